@@ -1,0 +1,97 @@
+"""Everything that CI checks: the files, every notebook, and a pass without a network. The last line counts.
+
+    python .ci/check.py             everything
+    python .ci/check.py --fast      the files only, in seconds
+    python .ci/check.py 03 index    the files, and the notebooks whose path has one of these words
+"""
+import argparse, os, subprocess, sys, tempfile, threading, time
+import checks
+from checks import BIN
+from notebooks import ROOT, paths
+
+MINUTES = 15                                      # before a notebook counts as hung
+OFFLINE = ["00_core", "01_weights", "index"]      # run once more without a network
+FETCH = """
+from mmllm.core import get_preset
+from mmllm.weights import fetch
+preset = get_preset("lite")
+for name in (preset.vision, preset.audio, preset.language): assert fetch(name).is_dir(), name
+"""
+BLOCKED = """
+import socket
+try: socket.create_connection(("198.51.100.1", 80), 5)
+except OSError as e: assert "blocked" in str(e), e
+else: raise AssertionError("a connection went through")
+"""
+
+class Count:
+    "Prints a line per result and counts them."
+    def __init__(self): self.passed = self.failed = 0
+    def __call__(self, name, faults, note=""):
+        faults = list(faults)
+        if faults: self.failed += 1
+        else: self.passed += 1
+        print(f"{'FAIL' if faults else 'ok  '}  {name}{note and f'  ({note})'}", *(f"      {o}" for o in faults), sep="\n", flush=True)
+
+def faults_of(check):
+    "What `check` finds; a check that breaks is a fault too."
+    try: return list(check())
+    except Exception as e: return [f"the check itself broke: {type(e).__name__}: {e}"]
+
+def execute(command, **env):
+    "(exit code, output, seconds, GB at most) of a program run from the project's root."
+    start = time.time()
+    with tempfile.TemporaryFile("w+", errors="replace") as out:
+        p = subprocess.Popen([str(o) for o in command], cwd=ROOT, env={**os.environ, **env}, stdout=out, stderr=subprocess.STDOUT)
+        timer = threading.Timer(MINUTES * 60, p.kill)
+        timer.start()
+        try: _, status, usage = os.wait4(p.pid, 0)
+        finally: timer.cancel()
+        out.seek(0)
+        size = usage.ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+        return os.waitstatus_to_exitcode(status), out.read(), time.time() - start, size
+
+def without_network():
+    "The environment of a program that must do without: .ci/offline is imported by every Python that starts."
+    path = os.pathsep.join(filter(None, [str(ROOT/".ci"/"offline"), os.environ.get("PYTHONPATH")]))
+    return dict(PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
+
+def run_program(count, name, command, **env):
+    if not os.path.exists(command[0]): return count(name, [f"{os.path.basename(command[0])} is not installed: remove .venv/.ready and run make setup"])
+    code, output, seconds, size = execute(command, **env)
+    count(name, [] if code == 0 else [f"exit code {code}; it said:", *output.strip().splitlines()[-40:]], f"{seconds:.0f} s, {size:.1f} GB")
+
+def run_notebook(count, path, label="", **env):
+    "Run one notebook in a process of its own; a notebook that nbdev skips is a fault, not a success."
+    name = path.relative_to(ROOT).as_posix()
+    code, output, seconds, size = execute([BIN/"nbdev_test", "--path", name, "--do_print"], **env)
+    if code == 0 and f"- Completed {path}" not in output: code, output = 1, f"nbdev_test did not run it: {output}"
+    count(label + name, [] if code == 0 else [f"{name} fails (exit code {code}); it said:", *output.strip().splitlines()[-40:]],
+          f"{seconds:.0f} s, {size:.1f} GB")
+
+def run_offline(count):
+    "With the cache filled, everything must work without a network."
+    env = without_network()
+    run_program(count, "offline: connections are refused", [sys.executable, "-c", BLOCKED], **env)
+    run_program(count, "offline: mmllm plan", [BIN/"mmllm", "plan"], **env)
+    run_program(count, "offline: fetch finds the lite weights", [sys.executable, "-c", FETCH], **env)
+    for p in paths():
+        if p.stem in OFFLINE: run_notebook(count, p, "offline: ", **env)
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="run only the notebooks whose path has one of these")
+    parser.add_argument("--fast", action="store_true", help="run no notebook")
+    args = parser.parse_args()
+    count, start = Count(), time.time()
+    for check in checks.ALL: count(check.__name__.replace("_", " "), faults_of(check))
+    if not args.fast:
+        chosen = [p for p in paths() if not args.words or any(w in p.as_posix() for w in args.words)]
+        if not chosen: count("notebooks to run", ["no notebook has that in its path: see nbs/"])
+        for p in chosen: run_notebook(count, p)
+        if not args.words: run_offline(count)
+    print(f"{time.time() - start:.0f} s in all")
+    print(f"{count.passed} passed, {count.failed} failed", flush=True)
+    return 1 if count.failed else 0
+
+if __name__ == "__main__": sys.exit(main())

@@ -1,0 +1,212 @@
+"""What can be checked without running a notebook. Each check yields one sentence per fault: where, what, what to do."""
+import ast, filecmp, functools, io, os, re, shutil, subprocess, sys, tempfile, tokenize
+from pathlib import Path
+import badges, readme
+from notebooks import DIRECTIVE, NBS, ROOT, code_cells, load, number, paths, source, split, where
+
+BIN = Path(sys.executable).parent
+PACKAGE = ROOT/"mmllm"
+
+def scratch():
+    "A temporary copy of what nbdev works on; `.cleanup()` removes it."
+    folder = tempfile.TemporaryDirectory(prefix="mmllm-check-")
+    shutil.copy(ROOT/"settings.ini", folder.name)
+    shutil.copytree(NBS, Path(folder.name)/"nbs", ignore=shutil.ignore_patterns(".*", "_*"))
+    return folder
+
+def nbdev(command, folder):
+    "Run an nbdev command in `folder`; raises with what it said when it fails."
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    done = subprocess.run([BIN/command], cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode or "Failed to clean" in done.stdout: raise RuntimeError(f"{command} failed: {done.stdout[-2000:]}")
+
+# --- notebooks
+
+def outputs_are_clean():
+    with scratch() as folder:
+        nbdev("nbdev_clean", folder)
+        for p in paths():
+            if p.read_bytes() != (Path(folder)/p.relative_to(ROOT)).read_bytes():
+                yield f"{p.relative_to(ROOT)} holds metadata or counters that change with every run: run nbdev_clean"
+
+def notebooks_are_small():
+    for p in paths():
+        size = p.stat().st_size
+        if size >= 1_000_000: yield f"{p.relative_to(ROOT)} has {size/1e6:.1f} MB: make its pictures smaller, it must stay under 1 MB"
+
+def must_run(cell):
+    "Whether a run leaves a mark in this cell for sure: a plain `print` at its top level."
+    directives, code = split(source(cell))
+    if directives.get("eval") == "false" or directives.get("output") == "false": return False
+    try: body = ast.parse("\n".join(code)).body
+    except SyntaxError: return False # magics
+    calls = [o.value for o in body if isinstance(o, ast.Expr) and isinstance(o.value, ast.Call)]
+    return any(getattr(o.func, "id", "") == "print" for o in calls)
+
+def cells_have_run():
+    for p in paths():
+        cells = code_cells(load(p))
+        if cells and not any(c["outputs"] for _, c in cells):
+            yield f"{p.relative_to(ROOT)} has no outputs at all: run it, save it and run nbdev_clean"
+        else:
+            for i, c in cells:
+                if must_run(c) and not c["outputs"]: yield f"{where(p, i, c)} prints but has no output: run the notebook and save it"
+
+def no_error_is_saved():
+    for p in paths():
+        for i, c in code_cells(load(p)):
+            for o in c["outputs"]:
+                if o["output_type"] == "error": yield f"{where(p, i, c)} ends with {o['ename']}: mend it and run the notebook again"
+
+KNOWN = set("""default_exp export exporti exports hide hide_line eval echo output include exec_doc filter_stream warning error
+    code-fold code-summary code-line-numbers column label fig-cap fig-alt fig-width fig-height fig-align tbl-cap layout-ncol
+    layout-nrow layout classes""".split())
+
+def directives_are_read():
+    known = KNOWN | set(badges.settings()["tst_flags"].split())
+    for p in paths():
+        for i, c in code_cells(load(p)):
+            directives, code = split(source(c))
+            for name in directives.keys() - known:
+                yield f"{where(p, i, c)}: no directive is called {name!r}: correct it, or add it to KNOWN in .ci/checks.py"
+            for line in code:
+                if DIRECTIVE.match(line) or re.match(r"#\s*(export|exporti|exports|hide|default_exp)\b[^.,]*$", line):
+                    yield f"{where(p, i, c)}: nbdev does not read {line.strip()!r}: directives start with #| and open the cell"
+
+def notebooks_are_named_after_modules():
+    for p in paths():
+        names = [d["default_exp"] for _, c in code_cells(load(p)) for d in [split(source(c))[0]] if "default_exp" in d]
+        wanted = [p.stem.split("_", 1)[1]] if number(p) is not None else []
+        if names != wanted: yield f"{p.relative_to(ROOT)} exports {names or 'nothing'} and should export {wanted or 'nothing'}: correct its default_exp"
+
+def badges_are_there():
+    for p in paths():
+        notebook = load(p)
+        if badges.with_badge(notebook, p) != notebook: yield f"{p.relative_to(ROOT)} lacks its Colab badge: run python .ci/badges.py"
+
+def sidebar_lists_every_page():
+    text = (NBS/"sidebar.yml").read_text(encoding="utf-8")
+    listed, there = re.findall(r"[\w/-]+\.ipynb", text), [p.relative_to(NBS).as_posix() for p in paths()]
+    for o in sorted(set(there) - set(listed)): yield f"nbs/sidebar.yml does not list {o}: add it where a reader should meet it"
+    for o in sorted(set(listed) - set(there)): yield f"nbs/sidebar.yml lists {o}, which does not exist: remove the line"
+
+# --- modules
+
+def modules(folder=PACKAGE): return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*.py"))}
+
+@functools.lru_cache
+def exported():
+    "A temporary project with a fresh export of the notebooks."
+    folder = scratch()
+    nbdev("nbdev_export", folder.name)
+    return folder
+
+def export_is_in_step():
+    fresh, ours = modules(Path(exported().name)/"mmllm"), modules()
+    for name, p in fresh.items():
+        if name not in ours: yield f"mmllm/{name} is missing: run nbdev_export"
+        elif not filecmp.cmp(p, ours[name], shallow=False): yield f"mmllm/{name} differs from its notebook: run nbdev_export"
+
+def no_module_is_stale():
+    for name in modules().keys() - modules(Path(exported().name)/"mmllm").keys():
+        yield f"mmllm/{name} comes from no notebook: delete it"
+
+def ours(tree):
+    "(line, module of mmllm) for every import of one below `tree`; relative imports stand for mmllm's own."
+    for o in ast.walk(tree):
+        if isinstance(o, ast.Import): names = [a.name for a in o.names]
+        elif isinstance(o, ast.ImportFrom):
+            base = ("mmllm." if o.level else "") + (o.module or "")
+            names = [f"{base.rstrip('.')}.{a.name}" for a in o.names] if base.rstrip(".") == "mmllm" else [base]
+        else: continue
+        yield from ((o.lineno, n.split(".")[1]) for n in names if n.startswith("mmllm."))
+
+def parsed(code):
+    try: return ast.parse(code)
+    except SyntaxError: return ast.parse("") # a cell with a magic
+
+def imports_point_down():
+    numbers = {p.stem.split("_", 1)[1]: number(p) for p in paths() if number(p) is not None}
+    for name, p in modules().items():
+        for line, module in ours(ast.parse(p.read_text(encoding="utf-8"))):
+            if p.stem in numbers and numbers.get(module, -1) >= numbers[p.stem]:
+                yield f"mmllm/{name}, line {line} imports {module}, which does not come before it: move the code or the import"
+    for p in (p for p in paths() if number(p) is not None):
+        for i, c in code_cells(load(p)):
+            for _, module in ours(parsed(source(c))):
+                if numbers.get(module, -1) > number(p): yield f"{where(p, i, c)} imports {module}, which comes later: move it there"
+
+def nothing_is_star_imported():
+    for name, p in modules().items():
+        for o in ast.walk(ast.parse(p.read_text(encoding="utf-8"))):
+            if isinstance(o, ast.ImportFrom) and o.names[0].name == "*": yield f"mmllm/{name}, line {o.lineno} imports *: name what it needs"
+
+def comments(text):
+    "{line: comment} of a Python file."
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
+
+def arguments(function):
+    "Every argument of `function` but `self` and `cls`."
+    a = function.args
+    every = [*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg]
+    return [o for o in every if o and o.arg not in ("self", "cls")]
+
+def undocumented(node, name, notes, lines):
+    "Sentences about one function or class: no docstring, parameters without a comment on their own line."
+    if not ast.get_docstring(node) and node.name != "__init__": yield f"{name} has no docstring: say in one line what it does"
+    if isinstance(node, ast.ClassDef): return
+    found = arguments(node)
+    for o in found:
+        above = o.lineno - 1 in notes and lines[o.lineno - 2].lstrip().startswith("#")
+        shared = any(p is not o and p.lineno == o.lineno for p in found)
+        if shared or not (o.end_lineno in notes or o.lineno in notes or above):
+            yield f"{name}: parameter {o.arg} has no comment: give it a line of its own and say what it is, with shape and unit"
+
+def public(tree):
+    "(node, name) of what a module offers: functions, classes and their methods."
+    kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+    for node in (o for o in tree.body if isinstance(o, kinds) and o.name[0] != "_"):
+        yield node, node.name
+        if isinstance(node, ast.ClassDef):
+            yield from ((o, f"{node.name}.{o.name}") for o in node.body
+                        if isinstance(o, kinds) and (o.name[0] != "_" or o.name == "__init__"))
+
+def everything_is_documented():
+    for file, p in modules().items():
+        if file.startswith("_"): continue
+        text = p.read_text(encoding="utf-8")
+        notes, lines, tree = comments(text), text.splitlines(), ast.parse(text)
+        if not ast.get_docstring(tree): yield f"mmllm/{file} has no docstring: its notebook needs a promise, '> ...', below the title"
+        for node, name in public(tree): yield from undocumented(node, f"mmllm/{file}: {name}", notes, lines)
+
+# --- everything
+
+def readme_is_in_step():
+    fresh = readme.render()
+    there = {"README.md"} | {p.relative_to(ROOT).as_posix() for p in (ROOT/readme.FILES).rglob("*") if p.is_file()}
+    for name in sorted(fresh.keys() | there):
+        path = ROOT/name
+        if name not in fresh: yield f"{name} is no longer part of the README: run make readme"
+        elif not path.exists() or path.read_bytes() != fresh[name]: yield f"{name} differs from nbs/index.ipynb: run make readme"
+
+PRIVATE = re.compile(r"(?<![\w.~-])/(?:work|root)/[\w.]|/tmp/[x]\b|/opt/(?:wheels|pypi)\b|/home/(?!user/|you/)[a-z]\w*/"
+                     r"|https?://[^\s\"']+/simple\b|https?://[^\s\"']+/packages/[0-9a-f]{2}/|file:///\w") # paths; package indexes
+
+def tracked():
+    "The files that git has or would take."
+    done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode: raise RuntimeError(f"git cannot list the files: {done.stderr.strip()}")
+    return [ROOT/o for o in sorted(set(done.stdout.split("\0"))) if o and (ROOT/o).is_file()]
+
+def no_machine_is_named():
+    for p in tracked():
+        try: lines = p.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError: continue
+        for i, line in enumerate(lines, 1):
+            found = PRIVATE.search(line)
+            if found: yield f"{p.relative_to(ROOT)}, line {i} names {found.group(0)!r}, which is one machine's affair: remove it"
+
+ALL = [outputs_are_clean, notebooks_are_small, cells_have_run, no_error_is_saved, directives_are_read,
+       notebooks_are_named_after_modules, badges_are_there, sidebar_lists_every_page, export_is_in_step, no_module_is_stale,
+       imports_point_down, nothing_is_star_imported, everything_is_documented, readme_is_in_step, no_machine_is_named]

@@ -1,0 +1,30 @@
+"Reads everything from settings.ini, so that nbdev and pip agree; needs nothing but setuptools."
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import setup, find_packages
+
+here = Path(__file__).parent
+parser = ConfigParser(delimiters=["="], interpolation=None)
+parser.read(here/"settings.ini", encoding="utf-8")
+cfg = dict(parser["DEFAULT"])
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here/"README.md").read_text(encoding="utf-8") if (here/"README.md").exists() else cfg["description"],
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    url="https://github.com/{user}/{repo}".format(**cfg),
+    license="Apache-2.0",
+    keywords=cfg["keywords"],
+    python_requires=f">={cfg['min_python']}",
+    packages=[*find_packages(include=["mmllm", "mmllm.*"]), "mmllm.files"],
+    package_dir={"mmllm.files": "data"}, # the project's data travels inside the package; COCO's photos never do
+    package_data={"mmllm.files": ["README.md", "*.json", "*.jsonl", "*.safetensors"]},
+    install_requires=cfg["requirements"].split(),
+    extras_require={"dev": cfg["dev_requirements"].split()},
+    entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["mmllm=mmllm._modidx:d"]},
+    classifiers=["Programming Language :: Python :: 3", "Development Status :: 3 - Alpha"],
+)
