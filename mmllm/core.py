@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'MMError', 'PresetError', 'Preset', 'has_accelerator', 'ge
            'pick_dtype', 'plan']
 
 # %% ../nbs/00_core.ipynb #c81e728d
-import os
+import logging, os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import torch
@@ -20,6 +20,9 @@ class PresetError(MMError, ValueError):
     "A preset, or a part of one, that does not exist."
 
 # %% ../nbs/00_core.ipynb #8f14e45f
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "kernels-community" not in str(record.msg))
+
+# %% ../nbs/00_core.ipynb #45c48cce
 @dataclass(frozen=True)
 class Preset:
     "The names of the three parts and the sizes that follow from them."
@@ -40,7 +43,7 @@ PRESETS = {p.name: p for p in [
            144, 8, "Hugging Face Hub", 9900, 8.),
 ]}
 
-# %% ../nbs/00_core.ipynb #45c48cce
+# %% ../nbs/00_core.ipynb #6512bd43
 def has_accelerator():
     "Whether torch sees a GPU that can run the full preset."
     return torch.cuda.is_available() or torch.backends.mps.is_available()
@@ -60,7 +63,7 @@ def get_preset(
     if unknown: raise PresetError(f"a preset has no part called {sorted(unknown)[0]!r}: it has vision, audio and language")
     return replace(preset, **{k: v for k, v in parts.items() if v is not None})
 
-# %% ../nbs/00_core.ipynb #9bf31c7f
+# %% ../nbs/00_core.ipynb #70efdf2e
 def cache_dir(
     *parts, # names below the cache folder
 ):          # a `Path`; nothing is created
@@ -68,7 +71,7 @@ def cache_dir(
     base = os.environ.get("MMLLM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"mmllm"
     return Path(base).expanduser().joinpath(*parts)
 
-# %% ../nbs/00_core.ipynb #1f0e3dad
+# %% ../nbs/00_core.ipynb #3c59dc04
 @dataclass(frozen=True)
 class Plan:
     "What is about to happen: which weights, on which device, in which number format."
@@ -84,7 +87,7 @@ class Plan:
                          for part, name, source, cached in self.rows)
         return f"{head}\n{body}\n  about {self.preset.download_mb} MB to fetch once, {self.preset.memory_gb:g} GB of memory to run"
 
-# %% ../nbs/00_core.ipynb #3c59dc04
+# %% ../nbs/00_core.ipynb #37693cfc
 def _source(
     name,   # of a part
     preset, # where it stands
@@ -105,7 +108,7 @@ def pick_dtype(
     if device == "cuda": return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return torch.float16 if device == "mps" else torch.float32
 
-# %% ../nbs/00_core.ipynb #b6d767d2
+# %% ../nbs/00_core.ipynb #1ff1de77
 def plan(
     preset="auto",  # name of a preset, or a `Preset`
     device=None,    # `cuda`, `mps` or `cpu`; None chooses

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_IMAGE_BYTES', 'MAX_AUDIO_BYTES', 'IMAGE_KINDS', 'AUDIO_KINDS', 'MAX_PIXELS', 'MAX_STRETCH', 'SAMPLE_RATE',
-           'MAX_SECONDS', 'LOUDEST', 'CLASS_NAMES', 'COCO128_URL', 'FEATURE_SHAPE', 'DataError', 'MediaError',
-           'MediaNotFound', 'UnknownFormat', 'DamagedMedia', 'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'sniff',
-           'load_image', 'load_audio', 'data_file', 'load_annotations', 'check_boxes', 'load_labels', 'Photo',
-           'split_of', 'train_photos', 'validation_photos', 'fingerprint', 'same_photo', 'load_manifest', 'find_photos',
-           'download_photos', 'coco128', 'object_counts', 'draw_boxes', 'save_features', 'load_features', 'square',
-           'random_crop', 'can_flip', 'jitter', 'augment']
+           'MAX_SECONDS', 'LOUDEST', 'CLASS_NAMES', 'COCO128_URL', 'FEATURE_SHAPE', 'CAPTION_PROMPT', 'CAPTION_PROMPTS',
+           'QUESTION_SUFFIX', 'OBJECTS_PROMPT', 'DataError', 'MediaError', 'MediaNotFound', 'UnknownFormat',
+           'DamagedMedia', 'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'sniff', 'load_image', 'load_audio',
+           'data_file', 'load_annotations', 'check_boxes', 'load_labels', 'Photo', 'split_of', 'train_photos',
+           'validation_photos', 'fingerprint', 'same_photo', 'load_manifest', 'find_photos', 'download_photos',
+           'coco128', 'object_counts', 'draw_boxes', 'save_features', 'load_features', 'square', 'random_crop',
+           'can_flip', 'jitter', 'augment', 'ask_about', 'listing', 'label_questions', 'lesson']
 
 # %% ../nbs/02_data.ipynb #c81e728d
 import hashlib, io, json, os, re, stat, struct, sys, tempfile, zipfile, zlib
@@ -752,3 +753,57 @@ def augment(
     "A random variant of a photo: another part, other light, mirrored half of the time where the texts allow it."
     image = jitter(random_crop(image, size, rng), rng)
     return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 and can_flip(*texts) else image
+
+# %% ../nbs/02_data.ipynb #c45147de
+CAPTION_PROMPT = "Describe this picture in one sentence."
+CAPTION_PROMPTS = (CAPTION_PROMPT, "What does this picture show? Answer in one sentence.", "Write a short caption for this picture.")
+QUESTION_SUFFIX = " Answer briefly."
+OBJECTS_PROMPT = "Which objects are in this picture?" + QUESTION_SUFFIX
+
+def ask_about(
+    image,       # whatever the model takes for an image
+    text,        # what is asked
+    answer=None, # what is replied; None leaves the conversation open
+):               # chat messages
+    "A conversation that shows a picture and asks one thing."
+    asked = {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}
+    return [asked] if answer is None else [asked, {"role": "assistant", "content": answer}]
+
+# %% ../nbs/02_data.ipynb #5ef05993
+def listing(
+    names, # list of strings
+):         # "a, b and c"
+    "Names as people list them."
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+def label_questions(
+    photo, # a `Photo`
+    rng,   # numpy Generator
+):         # list of (question, answer); empty if nothing is labelled
+    "Two or three questions that the labels of a photo answer."
+    counts = object_counts(photo)
+    if not counts: return []
+    present = str(rng.choice(sorted(counts)))
+    absent = str(rng.choice(sorted(set(CLASS_NAMES) - counts.keys())))
+    thing, answer = [(present, "yes"), (absent, "no")][rng.integers(2)]
+    asked = [(OBJECTS_PROMPT, listing(sorted(counts, key=lambda name: (-counts[name], name)))),
+             (f"Is there a {thing} in this picture?" + QUESTION_SUFFIX, answer)]
+    if counts[present] <= 5: asked.append((f"How many {present} can you count?" + QUESTION_SUFFIX, str(counts[present])))
+    return asked
+
+# %% ../nbs/02_data.ipynb #da4fb5c6
+def lesson(
+    photo,       # a `Photo`
+    image,       # what stands for its image: its file, or features made before
+    rng,         # numpy Generator: which instruction, which questions
+    questions=3, # how many of the photo's own questions
+    labels=1,    # how many questions about its labels
+):               # list of conversations about one photo
+    "The dialogues about a photo for one pass over the data."
+    prompt = CAPTION_PROMPTS[rng.choice(len(CAPTION_PROMPTS), p=[0.6, 0.2, 0.2])]
+    chosen = [photo.qa[i] for i in rng.permutation(len(photo.qa))[:questions]]
+    about = label_questions(photo, rng)
+    about = [about[i] for i in rng.permutation(len(about))[:labels]]
+    return [*[ask_about(image, prompt, caption) for caption in photo.captions],
+            *[ask_about(image, question + QUESTION_SUFFIX, answer) for question, answer in chosen],
+            *[ask_about(image, question, answer) for question, answer in about]]

@@ -114,7 +114,10 @@ def encode_text(
     tokenizer, # of the language model
     text,      # anything a person typed, said, or was told
 ):             # list of ids, never a control token
-    "Encode plain text; control tokens in it stay text."
+    "Encode plain text as it stands in the middle of a prompt; control tokens in it stay text."
+    before = tokenizer("\n", add_special_tokens=False).input_ids
+    ids = tokenizer("\n" + text, add_special_tokens=False, split_special_tokens=True).input_ids
+    if ids[:len(before)] == before: return ids[len(before):]
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 def encode_template(

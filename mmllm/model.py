@@ -24,7 +24,7 @@ from .data import load_audio
 from .vision import load_vision
 from .audio import check_audible, load_whisper, transcribe
 from .language import LanguageError, add_lora, chat_pieces, check_messages, load_language
-from .projection import GridProjector, NameProjector, name_embeddings, splice
+from .projection import GridProjector, NameProjector, name_embeddings, pool_grid, splice
 
 # %% ../nbs/07_model.ipynb #e4da3b7f
 class BundleError(MMError, ValueError):
@@ -150,20 +150,22 @@ def ancestors(
 # %% ../nbs/07_model.ipynb #6f4922f4
 @patch
 def tree(self:MMProcessor,
-    conversations, # about the same images
-):                 # what `pack_tree` makes, and the images of the first conversation
+    conversations, # each with at least one answer; some may show the same image
+):                 # what `pack_tree` makes, and the distinct images in their order
     "One tree of several conversations; raises `PromptError` if there is nothing to learn."
-    made = [self.rows(messages, False) for messages in conversations]
-    sequences = []
-    for ids, media, learned, _ in made: # a media row is known by its place, not by its id
-        sequences.append([((i if not m else None, n if m else -1), l) for n, (i, m, l) in enumerate(zip(ids, media, learned))])
+    images, sequences = {}, []
+    for messages in conversations:
+        ids, media, learned, shown = self.rows(messages, False)
+        for image in shown: images.setdefault(id(image), image)
+        place = iter([(id(image), n) for image in shown for n in range(self.image_tokens)])
+        sequences.append([(next(place) if m else i, learn) for i, m, learn in zip(ids, media, learned)])
     packed = pack_tree(sequences)
     if not sum(packed[3]): raise PromptError("a lesson without an answer teaches nothing: add an assistant's turn")
-    return packed, made[0][3]
+    return packed, list(images.values())
 
 @patch
 def pack(self:MMProcessor,
-    lessons, # list of lessons: lists of conversations that open with the same images
+    lessons, # list of lessons: lists of conversations
 ):           # `BatchFeature` for `MMModel.forward`
     "A batch of trees for training; raises `PromptError` if a lesson has nothing to learn."
     trees, images = zip(*[self.tree(lesson) for lesson in lessons])
@@ -172,8 +174,9 @@ def pack(self:MMProcessor,
     batch["attention_mask"] = torch.eye(size, dtype=torch.bool).repeat(len(trees), 1, 1)
     for b, (keys, parents, depths, counts) in enumerate(trees):
         n = len(keys)
-        batch["input_ids"][b, :n] = torch.tensor([self.tokenizer.pad_token_id if i is None else i for i, _ in keys])
-        batch["media_mask"][b, :n] = torch.tensor([IMAGE * (i is None) for i, _ in keys])
+        media = [isinstance(key, tuple) for key in keys]
+        batch["input_ids"][b, :n] = torch.tensor([self.tokenizer.pad_token_id if m else key for key, m in zip(keys, media)])
+        batch["media_mask"][b, :n] = torch.tensor(media) * IMAGE
         batch["position_ids"][b, :n], batch["label_counts"][b, :n] = torch.tensor(depths), torch.tensor(counts)
         batch["parents"][b, :n] = torch.tensor(parents).clamp(min=0)
         batch["attention_mask"][b, :n, :n] = ancestors(parents)
@@ -240,8 +243,9 @@ def image_rows(self:MMModel,
     with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
         if image_features is None: image_features = self.vision.features(pixel_values.to(self.device, next(self.vision.parameters()).dtype))
         features = image_features.to(self.device)
-        patches, logits = self.vision.patches(features), self.vision.name_logits(features)
-    return torch.cat([self.projectors["grid"](patches), self.projectors["names"](logits)], 1)
+        patches, logits, places = self.vision.patches(features), self.vision.name_logits(features), self.vision.place_logits(features)
+    grid, names = self.projectors["grid"], self.projectors["names"]
+    return torch.cat([grid(patches) + names.places(pool_grid(places, grid.side)), names(logits)], 1)
 
 @patch
 def embed(self:MMModel,

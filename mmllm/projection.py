@@ -60,7 +60,7 @@ def name_embeddings(
     return torch.stack([table[torch.tensor(i, device=table.device)].mean(0) for i in ids])
 
 class NameProjector(nn.Module):
-    "The likeliest names of an image as tokens of the language model."
+    "Recognised names as tokens of the language model: of the whole image, and as a hint at each place."
     def __init__(self,
         embeddings, # (C, D) from `name_embeddings`
         k=8,        # how many names
@@ -68,7 +68,7 @@ class NameProjector(nn.Module):
         super().__init__()
         self.k = min(k, len(embeddings))
         self.register_buffer("embeddings", embeddings.float(), persistent=False)
-        self.scale = nn.Parameter(torch.tensor(1.))
+        self.scale, self.place_scale = nn.Parameter(torch.tensor(1.)), nn.Parameter(torch.tensor(1.))
 
     def forward(self,
         logits, # (B, C)
@@ -76,6 +76,12 @@ class NameProjector(nn.Module):
         "The `k` likeliest names, each weighted by its probability."
         chance, index = logits.softmax(-1).topk(self.k)
         return self.scale * chance.unsqueeze(-1) * self.embeddings[index]
+
+    def places(self,
+        logits, # (B, N, C)
+    ):          # (B, N, D), to be added to the grid tokens
+        "The mean name of each place, weighted by probability."
+        return self.place_scale * logits.softmax(-1) @ self.embeddings
 
 # %% ../nbs/06_projection.ipynb #1f0e3dad
 def splice(
