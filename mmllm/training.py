@@ -42,7 +42,7 @@ class Recipe:
 
 RECIPES = {recipe.name: recipe for recipe in [
     Recipe("align", False, passes=1, questions=0, labels=0),
-    Recipe("tune", True, passes=4, questions=3, labels=1)]}
+    Recipe("tune", True, passes=4, questions=5, labels=1)]}
 
 def get_recipe(
     name,      # `align`, `tune` or a `Recipe`
@@ -165,7 +165,7 @@ def _arguments(
     recipe, folder, lessons, seed, tensorboard, progress, # as in `train`
 ):                                                        # `TrainingArguments`
     "The recipe in the words of transformers: one evaluation and one checkpoint for each pass."
-    per_pass = max(1, round(len(lessons) / lessons.rows / recipe.passes / recipe.accumulate))
+    per_pass = -(-len(lessons) // (lessons.rows * recipe.passes * recipe.accumulate))
     return TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=lessons.rows, per_device_eval_batch_size=lessons.rows,
         gradient_accumulation_steps=recipe.accumulate, num_train_epochs=1, lr_scheduler_type="cosine", warmup_steps=0.05,
