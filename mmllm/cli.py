@@ -20,7 +20,7 @@ LITE_EXTRAS = ("librivox", "photos") # human speech and photos, for the demo
 
 # %% ../nbs/11_cli.ipynb #8f14e45f
 def plan(
-    preset:str="auto",   # tiny, lite, full or auto
+    preset:Param("tiny, lite, full or auto", str, opt=False, nargs="?")="auto",
     device:str=None,     # cpu, cuda or mps; the best one if not given
     vision:str=None,     # another CLIP: packaged name, Hub id or folder
     audio:str=None,      # another Whisper
@@ -30,7 +30,7 @@ def plan(
     print(make_plan(preset, device, vision=vision, audio=audio, language=language))
 
 def fetch(
-    name:str="auto",     # a preset, packaged weights, or a Hub id
+    name:Param("a preset, packaged weights, or a Hub id", str, opt=False, nargs="?")="auto",
     revision:str=None,   # of the Hub
 ):
     "Fetch and convert weights into the cache; what is there already is not fetched again. Raises `WeightsError`."
@@ -65,7 +65,7 @@ def _start(
     return MMModel.from_pretrained(out/"align")
 
 def train(
-    recipe:str="all",     # align, tune, or all: one after the other
+    recipe:Param("align, tune, or all: one after the other", str, opt=False, nargs="?")="all",
     preset:str="auto",    # tiny, lite, full or auto
     out:str=None,         # folder for the bundles; runs/PRESET if not given
     passes:int=None,      # over the photos; the recipe's own number if not given
@@ -242,7 +242,8 @@ def run(
     debug, args = "--debug" in args, [a for a in args if a != "--debug"]
     if not args or args[0] in ("-h", "--help", "help"): print(usage()); return 0
     if args[0] not in COMMANDS: print(f"mmllm: there is no command {args[0]!r}; mmllm --help lists them", file=sys.stderr); return 2
-    given = vars(anno_parser(COMMANDS[args[0]], prog=f"mmllm {args[0]}").parse_args(args[1:]))
+    try: given = vars(anno_parser(COMMANDS[args[0]], prog=f"mmllm {args[0]}").parse_args(args[1:]))
+    except SystemExit as stop: return stop.code # argparse has printed the help, or what was wrong
     try: COMMANDS[args[0]](**{k: v for k, v in given.items() if k not in ("pdb", "xtra")})
     except MMError as error:
         if debug: raise

@@ -33,9 +33,9 @@ class Recipe:
     passes: int           # over the photos
     questions: int        # of each photo's own questions, per pass
     labels: int           # questions about its labels, per pass
-    prototypes: int = 4   # named prototypes beside every eight photos
-    batch: int = 8        # photos in a batch
-    accumulate: int = 1   # batches to one step of the optimiser
+    prototypes: int = 2   # named prototypes beside every batch of photos
+    batch: int = 4        # photos in a batch
+    accumulate: int = 2   # batches to one step of the optimiser
     rate: float = 1e-3    # learning rate of the projectors
     adapter_rate: float = 2e-4 # and of the adapter
     patience: int = 2     # passes without a better loss on the watched photos before it stops
@@ -97,7 +97,7 @@ def prototype_lesson(
 
 # %% ../nbs/08_training.ipynb #aab32389
 class Lessons(Dataset):
-    "Every lesson of a run, in order: the photos of each pass shuffled, a row of prototypes after every eight."
+    "Every lesson of a run, in order: the photos of each pass shuffled, a row of prototypes after every batch."
     def __init__(self,
         photos,       # to learn from
         features,     # {photo name: (P, D)}
