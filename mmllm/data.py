@@ -432,11 +432,15 @@ def split_of(
     "Which side of the fence a photo is on; it depends on nothing but its name."
     return "validation" if hashlib.sha256(name.encode()).hexdigest() < "3950" else "train"
 
-def train_photos(photos):
+def train_photos(
+    photos, # list of `Photo`
+):          # those to learn from
     "The photos to learn from."
     return [photo for photo in photos if photo.split == "train"]
 
-def validation_photos(photos):
+def validation_photos(
+    photos, # list of `Photo`
+):          # those to measure with
     "The photos to measure on, and never to learn from."
     return [photo for photo in photos if photo.split == "validation"]
 

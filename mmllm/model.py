@@ -18,7 +18,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel
-from .core import MMError, plan
+from .core import MMError, pick_dtype, plan
 from .weights import atomic_folder, fetch
 from .data import load_audio
 from .vision import load_vision
@@ -187,13 +187,16 @@ class MMConfig(PreTrainedConfig):
     "Names, revisions and fingerprints of the bases, and the sizes of our own parts."
     model_type = "mmllm"
     def __init__(self,
-        vision="", audio="", language="", # names of the bases
+        vision="",   # name of the dual encoder
+        audio="",    # name of the Whisper model
+        language="", # name of the Phi-3 model
         bases=None,                       # {part: {"revision", "sha256"}}
         image_tokens=16,                  # grid tokens of an image
         concept_tokens=8,                 # name tokens of an image
-        lora_r=16, lora_alpha=32,         # of the language model's adapter
+        lora_r=16,                        # rank of the language model's adapter
+        lora_alpha=32,                    # its scale is alpha / r
         preset="lite",                    # what it was made from
-        **kwargs):
+        **kwargs):                        # of `PreTrainedConfig`
         super().__init__(**kwargs)
         self.vision, self.audio, self.language, self.bases, self.preset = vision, audio, language, bases or {}, preset
         self.image_tokens, self.concept_tokens, self.lora_r, self.lora_alpha = image_tokens, concept_tokens, lora_r, lora_alpha
@@ -250,8 +253,9 @@ def image_rows(self:MMModel,
 @patch
 def embed(self:MMModel,
     input_ids,  # (B, T)
-    media_mask, # (B, T)
-    pixel_values=None, image_features=None, # of all images of the batch, in order
+    media_mask, # (B, T), `IMAGE` where an image's rows go
+    pixel_values=None,   # (images, 3, S, S) of all images of the batch, in order
+    image_features=None, # (images, P, D), instead of pixels
 ):              # (B, T, D)
     "Rows of a batch, images in their places; raises `ProjectionError` if they don't fit."
     rows = self.language.get_input_embeddings()(input_ids.to(self.device))
@@ -262,18 +266,21 @@ def embed(self:MMModel,
 def autocast(
     device, # a torch device
 ):          # a context
-    "bfloat16 for matrix products where the processor computes it natively: twice as fast, LoRA and norms stay float32."
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16) if native and device.type != "mps" else nullcontext()
+    "Half precision for matrix products where the processor computes it natively; LoRA and projectors stay float32."
+    dtype = pick_dtype(device.type)
+    return torch.autocast(device.type, dtype) if device.type != "mps" and dtype != torch.float32 else nullcontext()
 
 @patch
 def forward(self:MMModel,
-    input_ids, attention_mask, media_mask, # (B, T); the attention mask may be (B, T, T)
+    input_ids,           # (B, T)
+    attention_mask,      # (B, T), or (B, T, T) bool
+    media_mask,          # (B, T), `IMAGE` where an image's rows go
     labels=None,         # (B, T), -100 where nothing is learned
     position_ids=None,   # (B, T)
     parents=None,        # (B, T) row that predicts each row; the one before it if None
     label_counts=None,   # (B, T) how often each row is learned, in place of labels
-    pixel_values=None, image_features=None,
+    pixel_values=None,   # (images, 3, S, S) of all images of the batch, in order
+    image_features=None, # (images, P, D), instead of pixels
 ):                       # {"loss"}
     "The loss of a batch, the mean over learned tokens; raises `PromptError` if there are none."
     counts = (labels != -100).long() if label_counts is None else label_counts
@@ -296,8 +303,12 @@ def forward(self:MMModel,
 @patch
 @torch.inference_mode()
 def generate(self:MMModel,
-    input_ids, attention_mask, media_mask, # (B, T), padded on the left
-    pixel_values=None, image_features=None, labels=None, # labels are ignored
+    input_ids,           # (B, T), padded on the left
+    attention_mask,      # (B, T)
+    media_mask,          # (B, T), `IMAGE` where an image's rows go
+    pixel_values=None,   # (images, 3, S, S) of all images of the batch, in order
+    image_features=None, # (images, P, D), instead of pixels
+    labels=None,         # ignored: a batch for training can be used as it is
     **kwargs, # of transformers' `generate`: max_new_tokens, do_sample, temperature, streamer, ...
 ):            # (B, new tokens)
     "Token ids of the replies; raises `PromptError` if the conversation is longer than the model's context."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'WATCHED', 'TrainingError', 'Recipe', 'get_recipe', 'watch_split', 'imagine', 'prototype_lesson', 'Lessons',
-           'LessonTrainer', 'set_trainable', 'train', 'plot_history']
+           'LessonTrainer', 'LossBar', 'set_trainable', 'train', 'plot_history']
 
 # %% ../nbs/08_training.ipynb #c81e728d
 import json, shutil
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 from .core import MMError
 from .data import CAPTION_PROMPT, CLASS_NAMES, ask_about, lesson, object_counts, train_photos
 from .model import MMModel, base_fingerprint, read_config
@@ -33,9 +33,9 @@ class Recipe:
     passes: int           # over the photos
     questions: int        # of each photo's own questions, per pass
     labels: int           # questions about its labels, per pass
-    prototypes: int = 2   # named prototypes beside every batch of photos
-    batch: int = 4        # photos in a batch
-    accumulate: int = 2   # batches to one step of the optimiser
+    prototypes: int = 4   # named prototypes beside every batch of photos
+    batch: int = 8        # photos in a batch
+    accumulate: int = 1   # batches to one step of the optimiser
     rate: float = 1e-3    # learning rate of the projectors
     adapter_rate: float = 2e-4 # and of the adapter
     patience: int = 2     # passes without a better loss on the watched photos before it stops
@@ -85,8 +85,11 @@ def imagine(
     return (background * 0.8 + strength * row + noise).clamp(min=0)
 
 def prototype_lesson(
-    encoder, background, n, rng, # as in `imagine`; how many things
-):                               # list of n conversations, each about one imagined thing
+    encoder,    # `LiteClip`
+    background, # (P, D) mean features of real photos
+    n,          # how many things
+    rng,        # numpy Generator
+):              # list of n conversations, each about one imagined thing
     "Named things to describe."
     made = []
     for index in rng.choice(len(encoder.names), n, replace=False):
@@ -124,7 +127,9 @@ class Lessons(Dataset):
 # %% ../nbs/08_training.ipynb #6f4922f4
 class LessonTrainer(Trainer):
     "The transformers `Trainer` with two learning rates and checkpoints that are whole or absent."
-    def create_optimizer(self, model=None):
+    def create_optimizer(self,
+        model=None, # ignored: the Trainer's own
+    ):              # the optimiser
         "AdamW: the projectors at the recipe's rate, the adapter at its own."
         r = self.recipe
         groups = [(self.model.projectors, r.rate), (self.model.language, r.adapter_rate)]
@@ -151,6 +156,19 @@ class LessonTrainer(Trainer):
     def _load_best_model(self): self.model.load_parts(Path(self.args.output_dir)/f"checkpoint-{self.state.best_global_step}")
 
 # %% ../nbs/08_training.ipynb #1f0e3dad
+class LossBar(ProgressCallback):
+    "The Trainer's progress bar with the loss beside it, in place of a line for each step."
+    def on_log(self,
+        args,      # `TrainingArguments`
+        state,     # of the Trainer
+        control,   # of the Trainer
+        logs=None, # dict with the loss
+        **kwargs,  # ignored
+    ):
+        "Show the loss on the bar."
+        if self.training_bar is not None and "loss" in (logs or {}): self.training_bar.set_postfix(loss=f"{float(logs['loss']):.2f}")
+
+# %% ../nbs/08_training.ipynb #98f13708
 def set_trainable(
     model,  # `MMModel`
     recipe, # `Recipe`
@@ -160,10 +178,10 @@ def set_trainable(
         p.requires_grad_(name.startswith("projectors.") or (recipe.adapter and "lora_" in name))
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/08_training.ipynb #3c59dc04
+# %% ../nbs/08_training.ipynb #b6d767d2
 def _arguments(
-    recipe, folder, lessons, seed, tensorboard, progress, # as in `train`
-):                                                        # `TrainingArguments`
+    recipe, folder, lessons, seed, tensorboard, # as in `train`
+):                                              # `TrainingArguments`
     "The recipe in the words of transformers: one evaluation and one checkpoint for each pass."
     per_pass = -(-len(lessons) // (lessons.rows * recipe.passes * recipe.accumulate))
     return TrainingArguments(
@@ -172,7 +190,7 @@ def _arguments(
         max_grad_norm=1., train_sampling_strategy="sequential", remove_unused_columns=False, label_names=["label_counts"],
         prediction_loss_only=True, eval_strategy="steps", eval_steps=per_pass, save_strategy="steps", save_steps=per_pass,
         load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=False, logging_steps=1, seed=seed,
-        report_to=["tensorboard"] if tensorboard else [], disable_tqdm=not progress, use_cpu=not torch.cuda.is_available(),
+        report_to=["tensorboard"] if tensorboard else [], disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available())
 
 def _checkpoint(
@@ -188,7 +206,7 @@ def _checkpoint(
     note.write_text(json.dumps(about))
     return str(found[-1]) if found else None
 
-# %% ../nbs/08_training.ipynb #37693cfc
+# %% ../nbs/08_training.ipynb #1ff1de77
 def train(
     model,             # `MMModel`; changed in place
     recipe,            # name of a recipe, or a `Recipe`
@@ -211,10 +229,11 @@ def train(
     if not resume: shutil.rmtree(folder, ignore_errors=True)
     last = _checkpoint(folder, {"recipe": asdict(recipe), "seed": seed, "photos": [p.name for p in learn], "bases": model.config.bases})
     set_trainable(model, recipe)
-    trainer = LessonTrainer(model=model, args=_arguments(recipe, folder, lessons, seed, tensorboard, progress), data_collator=model.processor.pack,
+    trainer = LessonTrainer(model=model, args=_arguments(recipe, folder, lessons, seed, tensorboard), data_collator=model.processor.pack,
                             train_dataset=lessons, eval_dataset=watched, callbacks=[EarlyStoppingCallback(recipe.patience)])
     trainer.recipe = recipe
     trainer.remove_callback(PrinterCallback)
+    if progress: trainer.add_callback(LossBar)
     trainer.train(resume_from_checkpoint=last)
     history = [{"step": row["step"], **{k: row[k] for k in ("loss", "eval_loss") if k in row}} for row in trainer.state.log_history if {"loss", "eval_loss"} & row.keys()]
     model.eval().save_pretrained(out/recipe.name)
@@ -222,7 +241,7 @@ def train(
     if not tensorboard: shutil.rmtree(folder)
     return history
 
-# %% ../nbs/08_training.ipynb #4e732ced
+# %% ../nbs/08_training.ipynb #02e74f10
 def plot_history(
     history, # from `train`
     ax=None, # matplotlib axes
