@@ -107,7 +107,8 @@ def validation_items(
     from mmllm.vision import encode_images
     photos, features = photo_features(model)
     grey = encode_images(model.vision, [np.full((64, 64, 3), 128, np.uint8)], progress=False)[0]
-    return build_items(validation_photos(photos), image=lambda photo: features[photo.name]), lambda image: grey
+    items = build_items(validation_photos(photos), image=lambda photo: features[photo.name])
+    return sorted(items, key=lambda item: item.kind), lambda image: grey # replies of one length make quick batches
 
 def evaluate(
     model:str="runs/lite/tune", # a bundle

@@ -106,8 +106,7 @@ def pick_dtype(
 ):          # a torch dtype
     "The number format that `device` computes in."
     if device == "cuda": return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device == "cpu": return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-    return torch.float16
+    return torch.float16 if device == "mps" else torch.float32
 
 # %% ../nbs/00_core.ipynb #1ff1de77
 def plan(

@@ -267,8 +267,9 @@ def autocast(
     device, # a torch device
 ):          # a context
     "Half precision for matrix products where the processor computes it natively; LoRA and projectors stay float32."
-    dtype = pick_dtype(device.type)
-    return torch.autocast(device.type, dtype) if device.type != "mps" and dtype != torch.float32 else nullcontext()
+    if device.type == "cuda": return torch.autocast("cuda", pick_dtype("cuda"))
+    native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16) if native else nullcontext()
 
 @patch
 def forward(self:MMModel,

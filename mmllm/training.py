@@ -33,16 +33,16 @@ class Recipe:
     passes: int           # over the photos
     questions: int        # of each photo's own questions, per pass
     labels: int           # questions about its labels, per pass
-    prototypes: int = 4   # named prototypes beside every batch of photos
-    batch: int = 8        # photos in a batch
-    accumulate: int = 1   # batches to one step of the optimiser
+    prototypes: int = 2   # named prototypes beside every batch of photos
+    batch: int = 4        # photos in a batch
+    accumulate: int = 2   # batches to one step of the optimiser
     rate: float = 1e-3    # learning rate of the projectors
     adapter_rate: float = 2e-4 # and of the adapter
     patience: int = 2     # passes without a better loss on the watched photos before it stops
 
 RECIPES = {recipe.name: recipe for recipe in [
     Recipe("align", False, passes=1, questions=0, labels=0),
-    Recipe("tune", True, passes=4, questions=5, labels=1)]}
+    Recipe("tune", True, passes=4, questions=3, labels=1)]}
 
 def get_recipe(
     name,      # `align`, `tune` or a `Recipe`
