@@ -34,7 +34,6 @@ endif
 	@touch $(READY)
 
 demo: setup ## fetch, train, measure and try the lite model: about ten minutes on two cores
-	@$(BIN)/mmllm fetch lite
 	@$(BIN)/mmllm demo
 	@echo "Go on: make lab opens the notebooks; $(BIN)/mmllm --help lists the commands."
 

@@ -7,10 +7,11 @@ __all__ = ['LITE_EXTRAS', 'COMMANDS', 'CommandError', 'plan', 'fetch', 'photo_fe
            'message_of', 'stream', 'ask', 'features', 'show', 'heard', 'demo', 'usage', 'run', 'main']
 
 # %% ../nbs/11_cli.ipynb #c81e728d
-import sys, time
+import json, shutil, sys, time
+from dataclasses import asdict
 from pathlib import Path
 from fastcore.script import Param, anno_parser, store_true
-from .core import MMError, PresetError, get_preset, plan as make_plan
+from .core import MMError, get_preset, plan as make_plan
 
 # %% ../nbs/11_cli.ipynb #e4da3b7f
 class CommandError(MMError, ValueError):
@@ -64,6 +65,21 @@ def _start(
     if not (out/"align"/"config.json").is_file(): raise CommandError(f"there is no {out/'align'}: run `mmllm train align` first")
     return MMModel.from_pretrained(out/"align")
 
+def _is_done(
+    folder, settings, seed, restart, # a bundle, and what was asked for
+):                                   # is the bundle what training would make?
+    "Whether a step can be left out; raises `CommandError` if it was done with other settings."
+    done = folder/"training.json"
+    if restart or not done.is_file(): return False
+    was = json.loads(done.read_text())
+    if (was["recipe"], was["seed"]) != (asdict(settings), seed):
+        raise CommandError(f"{folder} was trained with other settings: add --restart, or choose another --out")
+    return True
+
+def _check_seed(seed):
+    "Raise `CommandError` for a seed that the generators do not take."
+    if not 0 <= seed < 2**32: raise CommandError("--seed is between 0 and 4294967295")
+
 def train(
     recipe:Param("align, tune, or all: one after the other", str, opt=False, nargs="?")="all", # which step
     preset:str="auto",    # tiny, lite, full or auto
@@ -76,11 +92,14 @@ def train(
     "Teach a model on the 100 training photos of COCO128. Raises `TrainingError`, `WeightsError`, `PresetError`."
     from mmllm.training import get_recipe, train as teach
     from mmllm.data import train_photos
+    _check_seed(seed)
     chosen = get_preset(preset)
     out = Path(out or f"runs/{chosen.name}")
     for each in ("align", "tune") if recipe == "all" else (recipe,):
         settings = get_recipe(each, passes=passes)
-        if (out/each/"training.json").is_file() and not restart: print(f"{out/each} is there: not trained again"); continue
+        if _is_done(out/each, settings, seed, restart): print(f"{out/each} is there: not trained again"); continue
+        if each == "align": # what was tuned from an older one no longer counts
+            for old in (out/"tune", out/"checkpoints"/"tune"): shutil.rmtree(old, ignore_errors=True)
         model = _start(each, chosen, out, seed)
         photos, features = photo_features(model)
         began = time.time()
@@ -121,6 +140,8 @@ def evaluate(
     "Measure captions and answers, with blank, shuffled and no images beside them. Raises `EvaluationError`, `BundleError`."
     from mmllm.evaluation import coco_items, evaluate as measure, grey_like
     from mmllm.model import MMModel, read_config
+    if batch < 1: raise CommandError("--batch is at least 1")
+    _check_seed(seed)
     if bool(images) != bool(captions): raise CommandError("give --images and --captions together, or neither")
     read_config(model)
     items, blank = (coco_items(images, captions), grey_like) if images else (None, None)
@@ -160,8 +181,8 @@ def stream(
 
 def ask(
     question:str,                # what to ask
-    image:Param("an image file; several are possible", str, nargs="+")=(), # list of files
-    audio:Param("a sound file; several are possible", str, nargs="+")=(),  # list of files
+    image:Param("an image file; repeat the option for more", str, action="append")=None, # list of files
+    audio:Param("a sound file; repeat the option for more", str, action="append")=None,  # list of files
     model:str="runs/lite/tune",  # a bundle
     max_tokens:int=64,           # longest reply, in tokens
     temperature:float=0.,        # 0: always the likeliest word
@@ -170,6 +191,7 @@ def ask(
     "Ask about images and sounds; the reply is printed as it is made. Raises a `MediaError`, `SilentAudio`, `BundleError`."
     from transformers import set_seed
     from mmllm.model import MMModel, read_config
+    _check_seed(seed)
     if temperature < 0 or max_tokens < 1: raise CommandError("--temperature is at least 0 and --max_tokens at least 1")
     read_config(model)
     asked = message_of(question, image or (), audio or ())
@@ -250,7 +272,10 @@ def run(
     except MMError as error:
         if debug: raise
         print(f"mmllm: {error}", file=sys.stderr); return 1
-    except KeyboardInterrupt: print("\nmmllm: interrupted; the same command goes on where it stopped", file=sys.stderr); return 130
+    except KeyboardInterrupt: print("\nmmllm: interrupted; the same command, without --restart, goes on where it stopped", file=sys.stderr); return 130
+    except Exception as error: # not foreseen: still one line, and a way to see more
+        if debug: raise
+        print(f"mmllm: {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)", file=sys.stderr); return 1
     return 0
 
 def main():

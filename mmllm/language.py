@@ -11,9 +11,9 @@ import json, re
 from dataclasses import dataclass
 from pathlib import Path
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from .core import MMError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from .weights import fetch
 
 # %% ../nbs/05_language.ipynb #e4da3b7f
@@ -47,7 +47,7 @@ def load_language(
 ):                       # (`Phi3ForCausalLM`, tokenizer)
     "Load a Phi-3 model and its tokenizer; raises `LanguageError` if it is another family, `WeightsError` if it can't be had."
     folder = fetch(name, revision)
-    family = AutoConfig.from_pretrained(folder).model_type
+    family = json.loads((Path(folder)/"config.json").read_text()).get("model_type")
     if family != "phi3": raise LanguageError(f"{name!r} is a {family} model: choose a phi3 one, such as microsoft/Phi-3.5-mini-instruct")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device},
                                                  quantization_config=_nf4(dtype) if four_bit else None)

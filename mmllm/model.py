@@ -6,11 +6,12 @@
 __all__ = ['IMAGE', 'BundleError', 'PromptError', 'MMProcessor', 'pad_left', 'pack_tree', 'ancestors', 'MMConfig',
            'base_fingerprint', 'MMModel', 'autocast', 'read_config']
 
-# %% ../nbs/07_model.ipynb #c81e728d
+# %% ../nbs/07_model.ipynb #a87ff679
 import hashlib, json, shutil
 from contextlib import nullcontext
 from pathlib import Path
 import torch
+from .core import MMError, Preset, PresetError, pick_dtype, plan
 from torch import nn
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -18,7 +19,6 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel
-from .core import MMError, pick_dtype, plan
 from .weights import atomic_folder, fetch
 from .data import load_audio
 from .vision import load_vision
@@ -26,14 +26,14 @@ from .audio import check_audible, load_whisper, transcribe
 from .language import LanguageError, add_lora, chat_pieces, check_messages, load_language
 from .projection import GridProjector, NameProjector, name_embeddings, pool_grid, splice
 
-# %% ../nbs/07_model.ipynb #e4da3b7f
+# %% ../nbs/07_model.ipynb #8f14e45f
 class BundleError(MMError, ValueError):
     "A saved model that is incomplete, or that belongs to another base."
 
 class PromptError(MMError, ValueError):
     "A conversation that cannot be put to this model."
 
-# %% ../nbs/07_model.ipynb #8f14e45f
+# %% ../nbs/07_model.ipynb #45c48cce
 IMAGE = 1 # in the media mask; 0 is text, 2 is kept for sound
 
 class MMProcessor:
@@ -48,7 +48,7 @@ class MMProcessor:
         self.tokenizer, self.preprocess, self.image_tokens, self.audio, self.device = tokenizer, preprocess, image_tokens, audio, device
         self._whisper = None
 
-# %% ../nbs/07_model.ipynb #45c48cce
+# %% ../nbs/07_model.ipynb #6512bd43
 @patch
 def listen(self:MMProcessor,
     sounds, # list of paths, bytes or 16 kHz arrays
@@ -69,7 +69,7 @@ def transcribed(self:MMProcessor,
     return [{"role": role, "content": [{"type": "text", "text": next(heard)} if kind == "audio" else {"type": kind, kind: value}
                                        for kind, value in parts]} for role, parts in turns]
 
-# %% ../nbs/07_model.ipynb #6512bd43
+# %% ../nbs/07_model.ipynb #c51ce410
 @patch
 def rows(self:MMProcessor,
     messages,                   # chat messages
@@ -98,7 +98,7 @@ def see(self:MMProcessor,
     if any(kept): raise PromptError("a batch holds pictures and kept features: use one or the other")
     return {"pixel_values": self.preprocess(images)}
 
-# %% ../nbs/07_model.ipynb #c20ad4d7
+# %% ../nbs/07_model.ipynb #aab32389
 def pad_left(
     rows,  # list of lists of numbers
     value, # to fill with
@@ -122,7 +122,7 @@ def __call__(self:MMProcessor,
                          "media_mask": pad_left(media, 0), "labels": pad_left(labels, -100),
                          **self.see([image for some in images for image in some])})
 
-# %% ../nbs/07_model.ipynb #aab32389
+# %% ../nbs/07_model.ipynb #c74d97b0
 def pack_tree(
     sequences, # list of lists of (key, learned?), a key being anything that can be compared
 ):             # keys, parents (-1 for the root), depths and how often each was learned: lists of equal length
@@ -147,21 +147,21 @@ def ancestors(
         if parent >= 0: seen[i] |= seen[parent]
     return seen
 
-# %% ../nbs/07_model.ipynb #6f4922f4
+# %% ../nbs/07_model.ipynb #98f13708
 @patch
 def tree(self:MMProcessor,
     conversations, # each with at least one answer; some may show the same image
-):                 # what `pack_tree` makes, and the distinct images in their order
+):                 # what `pack_tree` makes, and the images in the order of their rows
     "One tree of several conversations; raises `PromptError` if there is nothing to learn."
-    images, sequences = {}, []
+    known, sequences = {}, []
     for messages in conversations:
         ids, media, learned, shown = self.rows(messages, False)
-        for image in shown: images.setdefault(id(image), image)
+        known |= {id(image): image for image in shown}
         place = iter([(id(image), n) for image in shown for n in range(self.image_tokens)])
         sequences.append([(next(place) if m else i, learn) for i, m, learn in zip(ids, media, learned)])
     packed = pack_tree(sequences)
     if not sum(packed[3]): raise PromptError("a lesson without an answer teaches nothing: add an assistant's turn")
-    return packed, list(images.values())
+    return packed, [known[key[0]] for key in packed[0] if isinstance(key, tuple) and key[1] == 0]
 
 @patch
 def pack(self:MMProcessor,
@@ -182,7 +182,7 @@ def pack(self:MMProcessor,
         batch["attention_mask"][b, :n, :n] = ancestors(parents)
     return BatchFeature({**batch, **self.see([image for some in images for image in some])})
 
-# %% ../nbs/07_model.ipynb #98f13708
+# %% ../nbs/07_model.ipynb #b6d767d2
 class MMConfig(PreTrainedConfig):
     "Names, revisions and fingerprints of the bases, and the sizes of our own parts."
     model_type = "mmllm"
@@ -201,7 +201,7 @@ class MMConfig(PreTrainedConfig):
         self.vision, self.audio, self.language, self.bases, self.preset = vision, audio, language, bases or {}, preset
         self.image_tokens, self.concept_tokens, self.lora_r, self.lora_alpha = image_tokens, concept_tokens, lora_r, lora_alpha
 
-# %% ../nbs/07_model.ipynb #b6d767d2
+# %% ../nbs/07_model.ipynb #1ff1de77
 def base_fingerprint(
     folder, # with safetensors in it
 ):          # a SHA-256, in hex
@@ -213,7 +213,7 @@ def base_fingerprint(
             f.seek(max(0, file.stat().st_size - 2**20)); digest.update(f.read())
     return digest.hexdigest()
 
-# %% ../nbs/07_model.ipynb #1ff1de77
+# %% ../nbs/07_model.ipynb #4e732ced
 class MMModel(PreTrainedModel):
     "CLIP's eyes, our projectors and Phi with LoRA; `processor` makes its inputs."
     config_class = MMConfig
@@ -236,7 +236,14 @@ class MMModel(PreTrainedModel):
             "names": NameProjector(name_embeddings(table, tokenizer, vision.names), config.concept_tokens)}).to(table.device)
         self.processor = MMProcessor(tokenizer, vision.preprocess, side * side + self.projectors["names"].k, config.audio, device)
 
-# %% ../nbs/07_model.ipynb #4e732ced
+    def train(self,
+        mode=True, # train or eval?
+    ):             # the model
+        "Train or eval mode for what learns; the image encoder is frozen and stays in eval."
+        super().train(mode); self.vision.eval()
+        return self
+
+# %% ../nbs/07_model.ipynb #33e75ff0
 @patch
 def image_rows(self:MMModel,
     pixel_values=None,   # (images, 3, S, S)
@@ -259,10 +266,12 @@ def embed(self:MMModel,
 ):              # (B, T, D)
     "Rows of a batch, images in their places; raises `ProjectionError` if they don't fit."
     rows = self.language.get_input_embeddings()(input_ids.to(self.device))
-    if pixel_values is None and image_features is None: return rows
+    if pixel_values is None and image_features is None:
+        if media_mask.any(): raise PromptError("the conversation shows a picture and none was given: pass what `processor` made")
+        return rows
     return splice(rows, media_mask.to(self.device) == IMAGE, self.image_rows(pixel_values, image_features))
 
-# %% ../nbs/07_model.ipynb #33e75ff0
+# %% ../nbs/07_model.ipynb #34173cb3
 def autocast(
     device, # a torch device
 ):          # a context
@@ -285,22 +294,24 @@ def forward(self:MMModel,
 ):                       # {"loss"}
     "The loss of a batch, the mean over learned tokens; raises `PromptError` if there are none."
     counts = (labels != -100).long() if label_counts is None else label_counts
+    if attention_mask.ndim == 3 and position_ids is None: raise PromptError("a tree needs position_ids: make it with `processor.pack`")
     if not counts.sum(): raise PromptError("no token of this batch is learned: its conversations have no assistant's turn")
     with autocast(self.device):
         rows = self.embed(input_ids, media_mask, pixel_values, image_features)
         if attention_mask.ndim == 3:
             attention_mask = torch.zeros(attention_mask.shape, device=rows.device, dtype=rows.dtype).masked_fill(~attention_mask.to(rows.device), torch.finfo(rows.dtype).min)[:, None]
-        elif position_ids is None: position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        else: attention_mask = attention_mask.to(rows.device)
+        if position_ids is None: position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
         base = self.language.get_base_model()
-        hidden = base.model(inputs_embeds=rows, attention_mask=attention_mask, position_ids=position_ids, use_cache=False).last_hidden_state
-        if parents is None: parents = (torch.arange(input_ids.shape[1]) - 1).clamp(min=0).expand_as(input_ids)
+        hidden = base.model(inputs_embeds=rows, attention_mask=attention_mask, position_ids=position_ids.to(rows.device), use_cache=False).last_hidden_state
+        if parents is None: parents = (torch.arange(input_ids.shape[1], device=input_ids.device) - 1).clamp(min=0).expand_as(input_ids)
         at, token = counts.nonzero(as_tuple=True)
         logits = base.lm_head(hidden[at, parents[at, token]]).float()
     losses = F.cross_entropy(logits, input_ids[at, token].to(logits.device), reduction="none")
     weights = counts[at, token].to(losses.device)
     return {"loss": (losses * weights).sum() / weights.sum()}
 
-# %% ../nbs/07_model.ipynb #34173cb3
+# %% ../nbs/07_model.ipynb #6364d3f0
 @patch
 @torch.inference_mode()
 def generate(self:MMModel,
@@ -314,6 +325,7 @@ def generate(self:MMModel,
 ):            # (B, new tokens)
     "Token ids of the replies; raises `PromptError` if the conversation is longer than the model's context."
     room = self.language.config.max_position_embeddings - kwargs.get("max_new_tokens", 64)
+    if room < 1: raise PromptError(f"max_new_tokens leaves no room for the conversation: the model takes {self.language.config.max_position_embeddings} tokens in all")
     if input_ids.shape[1] > room: raise PromptError(f"the conversation has {input_ids.shape[1]} tokens, the model takes {room}: drop its oldest turns")
     with autocast(self.device):
         rows = self.embed(input_ids, media_mask, pixel_values, image_features)
@@ -328,12 +340,12 @@ def reply(self:MMModel,
     "What the model answers; raises what `MMProcessor` and `generate` raise."
     single = bool(conversations) and isinstance(conversations[0], dict)
     was_training = self.training
-    out = self.eval().generate(**self.processor(conversations), **kwargs)
-    self.train(was_training)
+    try: out = self.eval().generate(**self.processor(conversations), **kwargs)
+    finally: self.train(was_training)
     texts = [text.strip() for text in self.processor.tokenizer.batch_decode(out, skip_special_tokens=True)]
     return texts[0] if single else texts
 
-# %% ../nbs/07_model.ipynb #6364d3f0
+# %% ../nbs/07_model.ipynb #e369853d
 @patch(cls_method=True)
 def from_preset(cls:MMModel,
     preset="auto",  # a preset's name, or a `Preset`
@@ -371,24 +383,29 @@ def _check_base(
 ):
     "Compare a base with what the bundle was made for; raises `BundleError`."
     name, known = getattr(config, part), config.bases.get(part, {})
-    found = base_fingerprint(fetch(name, known.get("revision")))
+    folder = fetch(name, known.get("revision"))
+    found = base_fingerprint(folder)
     if known.get("sha256", found) != found:
         raise BundleError(f"the bundle was made for other weights of {name!r} ({part}): name the ones it was made for, or train again")
-    config.bases[part] = {"revision": known.get("revision"), "sha256": found}
+    commit = folder.name if folder.parent.name == "snapshots" else None # of the Hub's cache
+    config.bases[part] = {"revision": known.get("revision") or commit, "sha256": found}
 
-# %% ../nbs/07_model.ipynb #6c8349cc
+# %% ../nbs/07_model.ipynb #67c6a1e7
 @patch
 def save_pretrained(self:MMModel,
     folder,   # to write; an existing bundle there is replaced
     **kwargs, # of transformers' `Trainer`; ignored
 ):
-    "Write the bundle, whole or not at all."
-    folder = Path(folder)
-    fresh = folder.with_name(f".{folder.name}.new")
-    if fresh.exists(): shutil.rmtree(fresh)
+    "Write the bundle, whole or not at all; raises `BundleError` if something else stands in its place."
+    folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir(): raise BundleError(f"{folder.name!r} is a file: name a folder")
+    if folder.is_dir() and any(folder.iterdir()): read_config(folder) # a folder of something else is not replaced
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for left in (fresh, old): shutil.rmtree(left, ignore_errors=True)
     with atomic_folder(fresh) as new: self._write(new)
-    if folder.exists(): shutil.rmtree(folder)
+    if folder.exists(): folder.rename(old)
     fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 @patch
 def _write(self:MMModel,
@@ -399,11 +416,12 @@ def _write(self:MMModel,
     PreTrainedConfig.save_pretrained(self.config, folder)
     self.processor.tokenizer.save_pretrained(folder)
     (folder/"adapter").mkdir()
+    self.language.peft_config["default"].base_model_name_or_path = self.config.language # not a path of this machine
     self.language.peft_config["default"].save_pretrained(folder/"adapter")
-    for name, state in [("adapter/adapter_model", get_peft_model_state_dict(self.language)), ("projectors", self.projectors.state_dict())]:
+    for name, state in [("adapter/adapter_model", get_peft_model_state_dict(self.language, save_embedding_layers=False)), ("projectors", self.projectors.state_dict())]:
         save_file({key: tensor.detach().contiguous().cpu() for key, tensor in state.items()}, folder/f"{name}.safetensors", metadata={"format": "pt"})
 
-# %% ../nbs/07_model.ipynb #67c6a1e7
+# %% ../nbs/07_model.ipynb #f457c545
 def _read(
     file,     # safetensors
     expected, # {key: tensor} of what must be in it
@@ -426,17 +444,18 @@ def read_config(
     file = Path(folder)/"config.json"
     if not file.is_file(): raise BundleError(f"there is no bundle in {Path(folder).name!r}: train one first, or name another folder")
     try: about = json.loads(file.read_text())
-    except json.JSONDecodeError as e: raise BundleError(f"config.json of the bundle is damaged ({e}): save it again") from None
-    if about.get("model_type") != "mmllm": raise BundleError(f"{Path(folder).name!r} holds a {about.get('model_type')} model, not an mmllm bundle")
+    except ValueError as e: raise BundleError(f"config.json of the bundle is damaged ({e}): save it again") from None
+    family = about.get("model_type") if isinstance(about, dict) else None
+    if family != "mmllm": raise BundleError(f"{Path(folder).name!r} holds a {family} model, not an mmllm bundle")
     return MMConfig.from_dict(about)
 
-# %% ../nbs/07_model.ipynb #642e92ef
+# %% ../nbs/07_model.ipynb #c0c7c76d
 @patch
 def load_parts(self:MMModel,
     folder, # a bundle
 ):          # the model itself
     "Take projectors and adapter from a bundle; raises `BundleError` and changes nothing if they don't fit."
-    adapter = _read(Path(folder)/"adapter"/"adapter_model.safetensors", get_peft_model_state_dict(self.language))
+    adapter = _read(Path(folder)/"adapter"/"adapter_model.safetensors", get_peft_model_state_dict(self.language, save_embedding_layers=False))
     projectors = _read(Path(folder)/"projectors.safetensors", self.projectors.state_dict())
     set_peft_model_state_dict(self.language, adapter)
     self.projectors.load_state_dict(projectors)
@@ -451,5 +470,9 @@ def from_pretrained(cls:MMModel,
 ):                 # `MMModel` in eval mode
     "Put a saved model together again; raises `BundleError`, `WeightsError`, `PresetError`."
     config = read_config(folder)
-    for part, name in parts.items(): setattr(config, part, name or getattr(config, part))
-    return cls._assemble(config, plan(config.preset, device, four_bit)).load_parts(folder)
+    unknown = parts.keys() - {"vision", "audio", "language"}
+    if unknown: raise PresetError(f"a bundle has no base called {sorted(unknown)[0]!r}: it has vision, audio and language")
+    for part, name in parts.items():
+        if name: setattr(config, part, str(name)); config.bases.get(part, {}).pop("revision", None)
+    preset = Preset(config.preset, config.vision, config.audio, config.language, config.image_tokens, config.concept_tokens)
+    return cls._assemble(config, plan(preset, device, four_bit)).load_parts(folder)

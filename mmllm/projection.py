@@ -10,6 +10,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 from .core import MMError
+from .language import encode_text
 
 # %% ../nbs/06_projection.ipynb #e4da3b7f
 class ProjectionError(MMError, ValueError):
@@ -56,7 +57,7 @@ def name_embeddings(
     names,     # list of C words or phrases
 ):             # (C, D)
     "One row per name: the mean embedding of its tokens."
-    ids = tokenizer([" " + name for name in names], add_special_tokens=False).input_ids
+    ids = [encode_text(tokenizer, " " + name) for name in names]
     return torch.stack([table[torch.tensor(i, device=table.device)].mean(0) for i in ids])
 
 class NameProjector(nn.Module):

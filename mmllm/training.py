@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 from .core import MMError
-from .data import CAPTION_PROMPT, CLASS_NAMES, ask_about, lesson, object_counts, train_photos
-from .model import MMModel, base_fingerprint, read_config
+from .data import CAPTION_PROMPT, ask_about, lesson
 from .vision import LiteClip
 
 # %% ../nbs/08_training.ipynb #e4da3b7f
@@ -181,17 +179,20 @@ def set_trainable(
 # %% ../nbs/08_training.ipynb #b6d767d2
 def _arguments(
     recipe, folder, lessons, seed, tensorboard, # as in `train`
+    device,                                     # type of the model's
 ):                                              # `TrainingArguments`
     "The recipe in the words of transformers: one evaluation and one checkpoint for each pass."
     per_pass = -(-len(lessons) // (lessons.rows * recipe.passes * recipe.accumulate))
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=lessons.rows, per_device_eval_batch_size=lessons.rows,
         gradient_accumulation_steps=recipe.accumulate, num_train_epochs=1, lr_scheduler_type="cosine", warmup_steps=0.05,
         max_grad_norm=1., train_sampling_strategy="sequential", remove_unused_columns=False, label_names=["label_counts"],
         prediction_loss_only=True, eval_strategy="steps", eval_steps=per_pass, save_strategy="steps", save_steps=per_pass,
-        load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=False, logging_steps=1, seed=seed,
-        report_to=["tensorboard"] if tensorboard else [], disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available())
+        load_best_model_at_end=True, restore_callback_states_from_checkpoint=True, metric_for_best_model="loss", greater_is_better=False, logging_steps=1, seed=seed,
+        report_to=["tensorboard"] if tensorboard else [], disable_tqdm=True, use_cpu=device != "cuda",
+        dataloader_pin_memory=device == "cuda")
+    arguments._n_gpu = min(arguments.n_gpu, 1) # the Trainer would copy the model to every GPU
+    return arguments
 
 def _checkpoint(
     folder, # of the checkpoints
@@ -220,6 +221,7 @@ def train(
 ):                     # list of dicts: step, loss or eval_loss
     "Teach by one recipe; raises `TrainingError` before anything is computed if the run cannot be done."
     recipe, out = get_recipe(recipe), Path(out)
+    if model.device.type == "mps": raise TrainingError("training needs an NVIDIA GPU or a CPU: load the model with device='cpu'")
     set_seed(seed)
     learn, watch = watch_split(photos)
     encoder = model.vision if isinstance(model.vision, LiteClip) else None
@@ -229,15 +231,17 @@ def train(
     if not resume: shutil.rmtree(folder, ignore_errors=True)
     last = _checkpoint(folder, {"recipe": asdict(recipe), "seed": seed, "photos": [p.name for p in learn], "bases": model.config.bases})
     set_trainable(model, recipe)
-    trainer = LessonTrainer(model=model, args=_arguments(recipe, folder, lessons, seed, tensorboard), data_collator=model.processor.pack,
+    trainer = LessonTrainer(model=model, args=_arguments(recipe, folder, lessons, seed, tensorboard, model.device.type), data_collator=model.processor.pack,
                             train_dataset=lessons, eval_dataset=watched, callbacks=[EarlyStoppingCallback(recipe.patience)])
     trainer.recipe = recipe
     trainer.remove_callback(PrinterCallback)
     if progress: trainer.add_callback(LossBar)
     trainer.train(resume_from_checkpoint=last)
+    trainer._load_best_model() # again: a resumed Trainer has forgotten where the best one is
     history = [{"step": row["step"], **{k: row[k] for k in ("loss", "eval_loss") if k in row}} for row in trainer.state.log_history if {"loss", "eval_loss"} & row.keys()]
     model.eval().save_pretrained(out/recipe.name)
     (out/recipe.name/"training.json").write_text(json.dumps({"recipe": asdict(recipe), "seed": seed, "history": history}, indent=1))
+    for done in folder.glob("checkpoint-*"): shutil.rmtree(done)
     if not tensorboard: shutil.rmtree(folder)
     return history
 

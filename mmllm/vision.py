@@ -6,13 +6,13 @@
 __all__ = ['VisionError', 'DualEncoder', 'LiteClip', 'HubClip', 'load_vision', 'recall_at', 'encode_images', 'make_features']
 
 # %% ../nbs/03_vision.ipynb #c81e728d
-import hashlib
+import hashlib, json
 import torch
 from torch import nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, EfficientNetForImageClassification
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, EfficientNetForImageClassification
 from .core import MMError
 from .weights import fetch
 from .data import CLASS_NAMES, load_image, save_features
@@ -130,7 +130,7 @@ class HubClip(DualEncoder):
     ):
         clip = CLIPModel.from_pretrained(folder)
         vision = clip.config.vision_config
-        super().__init__(AutoImageProcessor.from_pretrained(folder, backend="pil"), AutoTokenizer.from_pretrained(folder),
+        super().__init__(AutoImageProcessor.from_pretrained(folder, backend="pil", do_center_crop=False, size={"height": vision.image_size, "width": vision.image_size}), AutoTokenizer.from_pretrained(folder),
                          names, vision.hidden_size, vision.image_size // vision.patch_size)
         self.clip = clip
         self.register_buffer("name_space", torch.empty(0), persistent=False)
@@ -203,12 +203,12 @@ def load_vision(
     folder = fetch(name, revision)
     if (folder/"image").is_dir(): encoder = LiteClip(folder)
     else:
-        family = AutoConfig.from_pretrained(folder).model_type
+        family = json.loads((folder/"config.json").read_text()).get("model_type")
         if family != "clip": raise VisionError(f"{name!r} is a {family} model: choose a clip one, such as openai/clip-vit-large-patch14-336")
         encoder = HubClip(folder)
     return encoder.to(device, dtype).eval().requires_grad_(False)
 
-# %% ../nbs/03_vision.ipynb #b6d767d2
+# %% ../nbs/03_vision.ipynb #37693cfc
 @patch
 def likeliest(self:DualEncoder,
     features, # (B, P, D)
@@ -218,7 +218,7 @@ def likeliest(self:DualEncoder,
     chances = self.name_logits(features).softmax(-1).topk(min(k, len(self.names)))
     return [[(self.names[i], p) for p, i in zip(ps, row)] for ps, row in zip(chances.values.tolist(), chances.indices.tolist())]
 
-# %% ../nbs/03_vision.ipynb #6ea9ab1b
+# %% ../nbs/03_vision.ipynb #34173cb3
 def recall_at(
     similarity, # (queries, candidates), larger is closer
     truth,      # (queries,) index of the right candidate
@@ -229,7 +229,7 @@ def recall_at(
     rank = (similarity > similarity.gather(1, truth[:, None])).sum(1)
     return {k: (rank < k).float().mean().item() for k in ks}
 
-# %% ../nbs/03_vision.ipynb #6364d3f0
+# %% ../nbs/03_vision.ipynb #182be0c5
 @torch.inference_mode()
 def encode_images(
     encoder,       # a `DualEncoder`
@@ -243,7 +243,7 @@ def encode_images(
     return torch.cat([encoder.features(encoder.preprocess(batch).to(device)).half().cpu()
                       for batch in tqdm(batches, "looking", disable=not progress)])
 
-# %% ../nbs/03_vision.ipynb #e369853d
+# %% ../nbs/03_vision.ipynb #1c383cd3
 def make_features(
     encoder, # `DualEncoder`
     photos,  # `Photo`s with files
