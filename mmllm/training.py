@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'WATCHED', 'TrainingError', 'Recipe', 'get_recipe', 'watch_split', 'imagine', 'prototype_lesson', 'Lessons',
            'LessonTrainer', 'LossBar', 'set_trainable', 'train', 'plot_history']
 
-# %% ../nbs/08_training.ipynb #c81e728d
+# %% ../nbs/08_training.ipynb #a87ff679
 import json, shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from .core import MMError
 from .data import CAPTION_PROMPT, ask_about, lesson
 from .vision import LiteClip
 
-# %% ../nbs/08_training.ipynb #e4da3b7f
+# %% ../nbs/08_training.ipynb #8f14e45f
 class TrainingError(MMError, ValueError):
     "A training run that cannot start or cannot go on as asked."
 
@@ -56,7 +56,7 @@ def get_recipe(
     if min(recipe.passes, recipe.batch, recipe.accumulate, recipe.patience) < 1: raise TrainingError("passes, batch, accumulate and patience are at least 1")
     return recipe
 
-# %% ../nbs/08_training.ipynb #45c48cce
+# %% ../nbs/08_training.ipynb #6512bd43
 WATCHED = 10
 
 def watch_split(
@@ -69,7 +69,7 @@ def watch_split(
     chosen = {round((i + .5) * len(photos) / n) for i in range(n)}
     return [p for i, p in enumerate(photos) if i not in chosen], [p for i, p in enumerate(photos) if i in chosen]
 
-# %% ../nbs/08_training.ipynb #c20ad4d7
+# %% ../nbs/08_training.ipynb #aab32389
 def imagine(
     encoder,    # `LiteClip`
     index,      # of one of its names
@@ -96,7 +96,7 @@ def prototype_lesson(
         made.append(ask_about(imagine(encoder, index, background, rng), CAPTION_PROMPT, f"A photo of {article} {name}."))
     return made
 
-# %% ../nbs/08_training.ipynb #aab32389
+# %% ../nbs/08_training.ipynb #c74d97b0
 class Lessons(Dataset):
     "Every lesson of a run, in order: the photos of each pass shuffled, a row of prototypes after every batch."
     def __init__(self,
@@ -122,7 +122,7 @@ class Lessons(Dataset):
         if photo is None: return prototype_lesson(self.encoder, self.background, self.recipe.prototypes, rng)
         return lesson(photo, self.features[photo.name], rng, self.recipe.questions, self.recipe.labels)
 
-# %% ../nbs/08_training.ipynb #6f4922f4
+# %% ../nbs/08_training.ipynb #98f13708
 class LessonTrainer(Trainer):
     "The transformers `Trainer` with two learning rates and checkpoints that are whole or absent."
     def create_optimizer(self,
@@ -153,7 +153,7 @@ class LessonTrainer(Trainer):
 
     def _load_best_model(self): self.model.load_parts(Path(self.args.output_dir)/f"checkpoint-{self.state.best_global_step}")
 
-# %% ../nbs/08_training.ipynb #1f0e3dad
+# %% ../nbs/08_training.ipynb #3c59dc04
 class LossBar(ProgressCallback):
     "The Trainer's progress bar with the loss beside it, in place of a line for each step."
     def on_log(self,
@@ -166,7 +166,7 @@ class LossBar(ProgressCallback):
         "Show the loss on the bar."
         if self.training_bar is not None and "loss" in (logs or {}): self.training_bar.set_postfix(loss=f"{float(logs['loss']):.2f}")
 
-# %% ../nbs/08_training.ipynb #98f13708
+# %% ../nbs/08_training.ipynb #b6d767d2
 def set_trainable(
     model,  # `MMModel`
     recipe, # `Recipe`
@@ -176,7 +176,7 @@ def set_trainable(
         p.requires_grad_(name.startswith("projectors.") or (recipe.adapter and "lora_" in name))
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/08_training.ipynb #b6d767d2
+# %% ../nbs/08_training.ipynb #1ff1de77
 def _arguments(
     recipe, folder, lessons, seed, tensorboard, # as in `train`
     device,                                     # type of the model's
@@ -207,7 +207,33 @@ def _checkpoint(
     note.write_text(json.dumps(about))
     return str(found[-1]) if found else None
 
-# %% ../nbs/08_training.ipynb #1ff1de77
+def _trainer(
+    model, recipe, folder,            # what learns, how, and where its checkpoints go
+    lessons, watched,                 # `Lessons` to learn from and to watch
+    seed, tensorboard, progress,      # as in `train`
+):                                    # `LessonTrainer`
+    "The Trainer of one recipe, early stopping included."
+    trainer = LessonTrainer(model=model, args=_arguments(recipe, folder, lessons, seed, tensorboard, model.device.type), data_collator=model.processor.pack,
+                            train_dataset=lessons, eval_dataset=watched, callbacks=[EarlyStoppingCallback(recipe.patience)])
+    trainer.recipe = recipe
+    trainer.remove_callback(PrinterCallback)
+    if progress: trainer.add_callback(LossBar)
+    return trainer
+
+def _finish(
+    trainer, out, seed, tensorboard, # a trained one, and as in `train`
+):                                   # list of dicts: step, loss or eval_loss
+    "Write the bundle and its history; then the checkpoints are no longer needed."
+    rows = [row for row in trainer.state.log_history if {"loss", "eval_loss"} & row.keys()]
+    history = [{"step": row["step"], **{k: row[k] for k in ("loss", "eval_loss") if k in row}} for row in rows]
+    bundle, folder = out/trainer.recipe.name, Path(trainer.args.output_dir)
+    trainer.model.eval().save_pretrained(bundle)
+    (bundle/"training.json").write_text(json.dumps({"recipe": asdict(trainer.recipe), "seed": seed, "history": history}, indent=1))
+    for done in folder.glob("checkpoint-*"): shutil.rmtree(done)
+    if not tensorboard: shutil.rmtree(folder)
+    return history
+
+# %% ../nbs/08_training.ipynb #4e732ced
 def train(
     model,             # `MMModel`; changed in place
     recipe,            # name of a recipe, or a `Recipe`
@@ -231,21 +257,12 @@ def train(
     if not resume: shutil.rmtree(folder, ignore_errors=True)
     last = _checkpoint(folder, {"recipe": asdict(recipe), "seed": seed, "photos": [p.name for p in learn], "bases": model.config.bases})
     set_trainable(model, recipe)
-    trainer = LessonTrainer(model=model, args=_arguments(recipe, folder, lessons, seed, tensorboard, model.device.type), data_collator=model.processor.pack,
-                            train_dataset=lessons, eval_dataset=watched, callbacks=[EarlyStoppingCallback(recipe.patience)])
-    trainer.recipe = recipe
-    trainer.remove_callback(PrinterCallback)
-    if progress: trainer.add_callback(LossBar)
+    trainer = _trainer(model, recipe, folder, lessons, watched, seed, tensorboard, progress)
     trainer.train(resume_from_checkpoint=last)
     trainer._load_best_model() # again: a resumed Trainer has forgotten where the best one is
-    history = [{"step": row["step"], **{k: row[k] for k in ("loss", "eval_loss") if k in row}} for row in trainer.state.log_history if {"loss", "eval_loss"} & row.keys()]
-    model.eval().save_pretrained(out/recipe.name)
-    (out/recipe.name/"training.json").write_text(json.dumps({"recipe": asdict(recipe), "seed": seed, "history": history}, indent=1))
-    for done in folder.glob("checkpoint-*"): shutil.rmtree(done)
-    if not tensorboard: shutil.rmtree(folder)
-    return history
+    return _finish(trainer, out, seed, tensorboard)
 
-# %% ../nbs/08_training.ipynb #02e74f10
+# %% ../nbs/08_training.ipynb #6ea9ab1b
 def plot_history(
     history, # from `train`
     ax=None, # matplotlib axes
