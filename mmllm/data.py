@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['MAX_IMAGE_BYTES', 'MAX_AUDIO_BYTES', 'IMAGE_KINDS', 'AUDIO_KINDS', 'MAX_PIXELS', 'MAX_STRETCH', 'SAMPLE_RATE',
-           'MAX_SECONDS', 'LOUDEST', 'CLASS_NAMES', 'COCO128_URL', 'FEATURE_SHAPE', 'CAPTION_PROMPT', 'CAPTION_PROMPTS',
-           'QUESTION_SUFFIX', 'OBJECTS_PROMPT', 'DataError', 'MediaError', 'MediaNotFound', 'UnknownFormat',
-           'DamagedMedia', 'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'sniff', 'load_image', 'load_audio',
-           'data_file', 'load_annotations', 'check_boxes', 'load_labels', 'Photo', 'split_of', 'train_photos',
-           'validation_photos', 'fingerprint', 'same_photo', 'load_manifest', 'find_photos', 'download_photos',
-           'coco128', 'object_counts', 'draw_boxes', 'save_features', 'load_features', 'square', 'random_crop',
-           'can_flip', 'jitter', 'augment', 'ask_about', 'listing', 'label_questions', 'lesson']
+           'MAX_SECONDS', 'LOUDEST', 'CLASS_NAMES', 'COCO128_URL', 'FEATURE_SHAPE', 'LARGEST', 'PLACES', 'PEOPLE',
+           'CAPTION_PROMPT', 'CAPTION_PROMPTS', 'QUESTION_SUFFIX', 'OBJECTS_PROMPT', 'DataError', 'MediaError',
+           'MediaNotFound', 'UnknownFormat', 'DamagedMedia', 'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'sniff',
+           'load_image', 'load_audio', 'data_file', 'load_annotations', 'check_boxes', 'load_labels', 'Photo',
+           'split_of', 'train_photos', 'validation_photos', 'fingerprint', 'same_photo', 'load_manifest', 'find_photos',
+           'download_photos', 'coco128', 'object_counts', 'draw_boxes', 'own_photos', 'save_features', 'load_features',
+           'square', 'random_crop', 'can_flip', 'jitter', 'augment', 'Scene', 'check_classes', 'load_scenes',
+           'ask_about', 'counts_together', 'absent_classes', 'listing', 'is_there', 'presence', 'label_questions',
+           'lesson', 'text_prompts', 'text_questions']
 
-# %% ../nbs/02_data.ipynb #c81e728d
-import hashlib, io, json, os, re, stat, struct, sys, tempfile, zipfile, zlib
+# %% ../nbs/02_data.ipynb #624d6c48
+import csv, hashlib, io, json, os, re, stat, struct, sys, tempfile, zipfile, zlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -587,11 +589,12 @@ def coco128(
     home = _photo_home(list(labels), folder, download)
     return [Photo(name=name, path=home and home/name, split=split_of(name), **notes[name], **labels[name]) for name in sorted(notes)]
 
-# %% ../nbs/02_data.ipynb #54229abf
+# %% ../nbs/02_data.ipynb #6665fde8
 def object_counts(
-    photo, # a `Photo`
+    photo, # a `Photo`, or a `Scene`
 ):         # dict: class name -> how many, the most frequent first
     "How many objects of each kind the boxes show."
+    if isinstance(photo, Scene): return dict(photo.objects)
     return dict(Counter(CLASS_NAMES[int(c)] for c in photo.boxes[:, 0]).most_common())
 
 # %% ../nbs/02_data.ipynb #812b4ba2
@@ -646,14 +649,45 @@ def draw_boxes(
     for box in sorted(boxes, key=lambda box: -box[3]*box[4]): _draw_box(ax, box, taken, width, height)
     return ax
 
-# %% ../nbs/02_data.ipynb #f899139d
-FEATURE_SHAPE = 49, 1280 # a grid of 7 x 7 patches, and the width of EfficientNet-Lite0
+# %% ../nbs/02_data.ipynb #60fc5d2d
+def _caption_lines(
+    path, # of a CSV file
+):        # {file name: list of captions}
+    "What the CSV says about each picture; raises `DataError`."
+    where = _shown(Path(path).name)
+    try: lines = list(csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error: raise DataError(f"{where} cannot be read as CSV ({error}): give a text file with the columns image and caption") from error
+    if not lines or not {"image", "caption"} <= lines[0].keys(): raise DataError(f"{where} needs a first line `image,caption` and a line for each caption")
+    captions = {}
+    for i, line in enumerate(lines, 2):
+        name, caption = (line["image"] or "").strip(), (line["caption"] or "").strip()
+        if not name or not re.search(r"\w", caption): raise DataError(f"line {i} of {where} lacks an image or a caption: fill it in or remove it")
+        captions.setdefault(name, []).append(caption)
+    return captions
+
+def own_photos(
+    folder,       # of pictures
+    captions_csv, # with the columns `image` and `caption`
+):                # list of `Photo`, by name, without boxes
+    "Pictures of your own with what is to be said about them; raises `DataError` or a `MediaError` before any work starts."
+    folder = Path(folder).expanduser()
+    if not folder.is_dir(): raise DataError(f"there is no folder {_shown(folder.name)}: name the one that holds the pictures")
+    if not any(folder.iterdir()): raise DataError(f"{_shown(folder.name)} is empty: put the pictures there")
+    captions = _caption_lines(captions_csv)
+    missing = sorted(name for name in captions if not (folder/name).is_file() or Path(name).name != name)
+    if missing: raise DataError(f"{len(missing)} captions are about pictures that are not in {_shown(folder.name)}, {_shown(missing[0])} for one: correct the names")
+    sizes = {name: load_image(folder/name).shape[1::-1] for name in captions} # every picture is opened once
+    return [Photo(name, folder/name, "train", captions[name], [], [], "", np.zeros((0, 5), np.float32), sizes[name]) for name in sorted(captions)]
+
+# %% ../nbs/02_data.ipynb #5a045f21
+FEATURE_SHAPE = 100, 1280 # a grid of 10 x 10 patches, and the width of EfficientNet-Lite0
+LARGEST = 6.              # the encoder ends in ReLU6
 
 def _check_features(
     features, # dict: photo name -> tensor
     where,    # for messages
 ):
-    "Raises `DataError` unless there is one finite (49, 1280) tensor for each of the 128 photos."
+    "Raises `DataError` unless there is one finite (100, 1280) tensor for each of the 128 photos."
     names = load_labels().keys()
     if wrong := sorted(names ^ features.keys()):
         kind = "missing" if wrong[0] in names else "no photo of COCO128"
@@ -661,37 +695,38 @@ def _check_features(
     for name, tensor in features.items():
         if tuple(tensor.shape) != FEATURE_SHAPE:
             raise DataError(f"{where}: {name} has shape {tuple(tensor.shape)}: it must be {FEATURE_SHAPE}, so encode it again")
-        if not tensor.isfinite().all(): raise DataError(f"{where}: {name} holds NaN or infinity in float16: encode it again")
+        if not tensor.isfinite().all(): raise DataError(f"{where}: {name} holds NaN or infinity: encode it again")
+        if tensor.min() < 0 or tensor.max() > LARGEST + .01: raise DataError(f"{where}: {name} has numbers outside 0 to {LARGEST:g}: encode it again with lite-clip")
 
 def save_features(
-    features, # dict: photo name -> (49, 1280) tensor
+    features, # dict: photo name -> (100, 1280) tensor
     path,     # of the safetensors file to write; it appears whole or not at all
     encoder,  # dict with the `name` and the `sha256` of the encoder
 ):            # `path`
-    "Write the features of all photos in float16; raises `DataError` if one is missing, misshapen or not finite."
+    "Write the features of all photos, a byte for each number; raises `DataError` if one is missing, misshapen or not between 0 and 6."
     path = Path(path)
     if encoder.keys() != {"name", "sha256"} or not all(map(_is_text, encoder.values())):
         raise DataError("say which encoder made the features: dict(name=..., sha256=...)")
-    halves = {name: tensor.detach().to("cpu", torch.float16, copy=True).contiguous() for name, tensor in sorted(features.items())}
-    _check_features(halves, "the features given")
+    _check_features(features, "the features given")
+    bytes_ = {name: (features[name].detach().cpu().float() * 255 / LARGEST).round().clamp(max=255).to(torch.uint8) for name in sorted(features)}
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(halves, beside, metadata=encoder)
+        save_file(bytes_, beside, metadata=encoder)
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/02_data.ipynb #38b3eff8
+# %% ../nbs/02_data.ipynb #597fff7b
 def load_features(
     path=None,    # of the file; None takes the shipped `data/coco128_features.safetensors`
     encoder=None, # dict with `name` and `sha256`: refuse features of any other encoder
-):                # dict: photo name -> (49, 1280) float16 tensor
+):                # dict: photo name -> (100, 1280) float16 tensor
     "The features of all photos; raises `DataError` if the file is missing, damaged, incomplete or another encoder's."
     path = Path(path or data_file("coco128_features.safetensors"))
     where = _shown(path.name)
     try:
         with safe_open(path, "pt") as file:
-            found, made_by = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+            found, made_by = {name: file.get_tensor(name).half() * (LARGEST / 255) for name in file.keys()}, file.metadata()
     except (OSError, SafetensorError) as error: raise DataError(f"{where} is missing or damaged ({error}): make it again") from error
     if encoder is not None and made_by != encoder:
         raise DataError(f"{where} was made by another encoder ({(made_by or {}).get('name')}): make it again with {encoder['name']}")
@@ -758,7 +793,51 @@ def augment(
     image = jitter(random_crop(image, size, rng), rng)
     return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 and can_flip(*texts) else image
 
-# %% ../nbs/02_data.ipynb #c45147de
+# %% ../nbs/02_data.ipynb #35d41d0d
+PLACES = ("airport", "baseball field", "bathroom", "beach", "bedroom", "bridge", "building", "city square", "classroom", "desert", "dining room",
+          "farm", "field", "forest", "garden", "grassy hill", "harbor", "highway", "kitchen", "lake", "living room", "market", "mountains",
+          "museum", "office", "park", "parking lot", "plate", "porch", "restaurant", "river", "room", "sea", "sidewalk", "skate park", "sky",
+          "snow slope", "soccer field", "stadium", "store", "street", "table", "tennis court", "tower", "train station", "train tracks", "yard", "zoo")
+PEOPLE = ("man", "woman", "boy", "girl", "child", "baby", "people", "crowd", "player", "skier", "surfer")
+
+@dataclass(frozen=True)
+class Scene:
+    "A scene in words: what a photo of it would show."
+    captions: tuple # three sentences
+    objects: dict   # class name -> how many
+    place: str      # where
+    people: tuple   # which sort of persons
+    qa: tuple = ()  # nobody asked anything
+
+def _scene(
+    line,  # of the file
+    where, # for messages
+):         # `Scene`
+    "One checked line; raises `DataError`."
+    try: about = json.loads(line); scene = Scene(tuple(about["captions"]), dict(about["objects"]), about["place"], tuple(about["people"]))
+    except (ValueError, KeyError, TypeError) as error: raise DataError(f"{where} is no scene ({error}): it needs captions, objects, place and people") from error
+    if not scene.captions or not all(map(_is_text, scene.captions)): raise DataError(f"{where}: captions must be texts")
+    check_classes(scene.objects, where)
+    return scene
+
+def check_classes(
+    names, # of objects
+    where, # for messages
+):
+    "Raises `DataError` for a name that is none of the 80 classes of COCO."
+    if wrong := next((name for name in names if name not in CLASS_NAMES), None):
+        raise DataError(f"{where}: {_shown(wrong)} is none of the 80 classes of COCO: see mmllm.data.CLASS_NAMES")
+
+def load_scenes(
+    path=None, # of the file; None takes the shipped `data/scenes.jsonl`
+):             # list of `Scene`
+    "Scenes in words; raises `DataError` on a line that is wrong."
+    path = Path(path or data_file("scenes.jsonl"))
+    try: lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error: raise DataError(f"{_shown(path.name)} cannot be read ({error}): give a file of scenes") from error
+    return [_scene(line, f"line {i} of {_shown(path.name)}") for i, line in enumerate(lines, 1) if line.strip()]
+
+# %% ../nbs/02_data.ipynb #5140c508
 CAPTION_PROMPT = "Describe this picture in one sentence."
 CAPTION_PROMPTS = (CAPTION_PROMPT, "What does this picture show? Answer in one sentence.", "Write a short caption for this picture.")
 QUESTION_SUFFIX = " Answer briefly."
@@ -768,46 +847,107 @@ def ask_about(
     image,       # whatever the model takes for an image
     text,        # what is asked
     answer=None, # what is replied; None leaves the conversation open
+    *more,       # further questions and answers, in turn
 ):               # chat messages
-    "A conversation that shows a picture and asks one thing."
-    asked = {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}
-    return [asked] if answer is None else [asked, {"role": "assistant", "content": answer}]
+    "A conversation that shows a picture and asks about it."
+    messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
+    for i, said in enumerate((answer, *more)):
+        if said is not None: messages.append({"role": "user" if i % 2 else "assistant", "content": said})
+    return messages
 
-# %% ../nbs/02_data.ipynb #5ef05993
+# %% ../nbs/02_data.ipynb #c96ca0dc
+def counts_together(
+    things, # photos or scenes
+):          # (80, 80): in how many of them both classes occur; the diagonal says how many have the class
+    "Which classes keep company."
+    table = np.zeros((80, 80))
+    for thing in things:
+        kinds = [CLASS_NAMES.index(name) for name in object_counts(thing)]
+        table[np.ix_(kinds, kinds)] += 1
+    return table
+
+def absent_classes(
+    present,  # names of the classes that are there
+    together, # from `counts_together`
+    n,        # how many to choose
+    how,      # `random`, `popular` or `adversarial`
+    rng,      # numpy Generator
+):            # list of n names, none of them present
+    "Classes to ask about in vain; raises `DataError` for an unknown way to choose."
+    if how not in ("random", "popular", "adversarial"): raise DataError(f"absent classes are chosen random, popular or adversarial, not {how!r}")
+    kinds = [CLASS_NAMES.index(name) for name in present]
+    absent = np.setdiff1d(rng.permutation(80), kinds, assume_unique=True)
+    score = {"random": np.zeros(80), "popular": together.diagonal(), "adversarial": together[kinds].sum(0)}[how]
+    return [CLASS_NAMES[i] for i in absent[np.argsort(-score[absent], kind="stable")[:n]]]
+
+# %% ../nbs/02_data.ipynb #f5e355b8
 def listing(
     names, # list of strings
 ):         # "a, b and c"
     "Names as people list them."
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
+def is_there(
+    name, # of a class
+):        # a question
+    "Ask whether something is in the picture."
+    return f"Is there {'an' if name[0] in 'aeiou' else 'a'} {name} in this picture?" + QUESTION_SUFFIX
+
+def presence(
+    image,    # what stands for the image
+    counts,   # dict: class name -> how many
+    together, # from `counts_together`
+    rng,      # numpy Generator
+):            # two conversations: about something present, sometimes with a second turn, and about something absent
+    "A yes and a no; 60% of the absent things keep company with what is there."
+    here = sorted(counts)[rng.integers(len(counts))]
+    absent = absent_classes(counts, together, 8, "adversarial" if rng.random() < .6 else "random", rng)
+    more = ("How many are there?", str(counts[here])) if counts[here] <= 5 and rng.random() < .3 else ()
+    return [ask_about(image, is_there(here), "yes", *more), ask_about(image, is_there(absent[rng.integers(len(absent))]), "no")]
+
 def label_questions(
-    photo, # a `Photo`
-    rng,   # numpy Generator
-):         # list of (question, answer); empty if nothing is labelled
-    "Two or three questions that the labels of a photo answer."
-    counts = object_counts(photo)
-    if not counts: return []
-    present = str(rng.choice(sorted(counts)))
-    absent = str(rng.choice(sorted(set(CLASS_NAMES) - counts.keys())))
-    thing, answer = [(present, "yes"), (absent, "no")][rng.integers(2)]
-    asked = [(OBJECTS_PROMPT, listing(sorted(counts, key=lambda name: (-counts[name], name)))),
-             (f"Is there a {thing} in this picture?" + QUESTION_SUFFIX, answer)]
-    if counts[present] <= 5: asked.append((f"How many {present} can you count?" + QUESTION_SUFFIX, str(counts[present])))
+    counts,   # dict: class name -> how many
+    together, # from `counts_together`
+    rng,      # numpy Generator
+):            # list of (question, answer)
+    "What else labels answer: which objects, how many of one, which of three is missing."
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    one = names[rng.integers(len(names))]
+    asked = [(OBJECTS_PROMPT, listing(names))]
+    if counts[one] <= 5: asked.append((f"How many {one} can you count?" + QUESTION_SUFFIX, str(counts[one])))
+    if len(names) > 1:
+        missing = absent_classes(counts, together, 1, "random", rng)[0]
+        three = [missing, *(names[i] for i in rng.permutation(len(names))[:2])]
+        three = [three[i] for i in rng.permutation(3)]
+        asked.append((f"Which of these is not in this picture: {three[0]}, {three[1]} or {three[2]}?" + QUESTION_SUFFIX, missing))
     return asked
 
-# %% ../nbs/02_data.ipynb #da4fb5c6
+# %% ../nbs/02_data.ipynb #1811a7c5
 def lesson(
-    photo,       # a `Photo`
+    thing,       # a `Photo` or a `Scene`
     image,       # what stands for its image: its file, or features made before
     rng,         # numpy Generator: which instruction, which questions
-    questions=3, # how many of the photo's own questions
-    labels=1,    # how many questions about its labels
-):               # list of conversations about one photo
-    "The dialogues about a photo for one pass over the data."
+    questions=3, # how many of its own questions
+    pairs=1,     # how many pairs of a present and an absent thing
+    labels=1,    # how many other questions about its labels
+    together=None, # from `counts_together`; needed for pairs and labels
+):               # list of conversations about one picture
+    "The dialogues about a picture for one pass over the data."
     prompt = CAPTION_PROMPTS[rng.choice(len(CAPTION_PROMPTS), p=[0.6, 0.2, 0.2])]
-    chosen = [photo.qa[i] for i in rng.permutation(len(photo.qa))[:questions]]
-    about = label_questions(photo, rng)
-    about = [about[i] for i in rng.permutation(len(about))[:labels]]
-    return [*[ask_about(image, prompt, caption) for caption in photo.captions],
-            *[ask_about(image, question + QUESTION_SUFFIX, answer) for question, answer in chosen],
-            *[ask_about(image, question, answer) for question, answer in about]]
+    talk = [ask_about(image, prompt, caption) for caption in thing.captions]
+    talk += [ask_about(image, question + QUESTION_SUFFIX, answer) for question, answer in (thing.qa[i] for i in rng.permutation(len(thing.qa))[:questions])]
+    counts = object_counts(thing)
+    if not counts or together is None: return talk # nobody labelled it
+    for _ in range(pairs): talk += presence(image, counts, together, rng)
+    about = label_questions(counts, together, rng)
+    return talk + [ask_about(image, *about[i]) for i in rng.permutation(len(about))[:labels]]
+
+# %% ../nbs/02_data.ipynb #5cc78967
+def text_prompts(): # list of texts
+    "Requests without a picture, for training."
+    return [json.loads(line)["prompt"] for line in data_file("text_prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+
+def text_questions(): # list of (question, [answers])
+    "Questions without a picture, for measuring."
+    lines = map(json.loads, data_file("text_questions.jsonl").read_text(encoding="utf-8").splitlines())
+    return [(line["question"], line["answers"]) for line in lines]
