@@ -22,7 +22,7 @@ setup(
     python_requires=f">={cfg['min_python']}",
     packages=[*find_packages(include=["mmllm", "mmllm.*"]), "mmllm.files"],
     package_dir={"mmllm.files": "data"}, # the project's data travels inside the package; COCO's photos never do
-    package_data={"mmllm.files": ["README.md", "*.json", "*.jsonl", "*.safetensors"]},
+    package_data={"mmllm.files": [f"{folder}*.{kind}" for folder in ("", "lite/", "lite/adapter/") for kind in ("md", "json", "jsonl", "safetensors")]},
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["mmllm=mmllm._modidx:d"]},

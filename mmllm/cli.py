@@ -46,7 +46,7 @@ def fetch(
         names = [preset.vision, preset.audio, preset.language, *(LITE_EXTRAS if preset.name == "lite" else ())]
     for each in names: print(f"{each}: {get(each, revision)}")
 
-# %% ../nbs/11_cli.ipynb #c5008c4d
+# %% ../nbs/11_cli.ipynb #afd86e2f
 def photo_features(
     model, # `MMModel`
 ):         # all COCO128 photos, and {name: features}
@@ -101,7 +101,7 @@ def train(
     recipe:Param("clip, align, tune, or all: one after the other", str, opt=False, nargs="?")="all", # which step
     preset:str="auto",    # tiny, lite, full or auto
     out:str=None,         # folder for the bundles; runs/PRESET if not given
-    passes:int=None,      # over the photos; the recipe's own number if not given
+    passes:int=None,      # over the photos (of `all`: in `tune`); the recipe's own number if not given
     seed:int=0,           # of everything that is random
     restart:store_true=False,     # forget earlier bundles and checkpoints
     tensorboard:store_true=False, # keep logs for TensorBoard in OUT/checkpoints
@@ -113,7 +113,7 @@ def train(
     chosen = get_preset(preset)
     out = Path(out or f"runs/{chosen.name}")
     for each in STEPS if recipe == "all" else (recipe,):
-        settings = get_recipe(each, passes=None if recipe == "all" and each == "clip" else passes)
+        settings = get_recipe(each, passes=passes if each in (recipe, "tune") else None)
         if _is_done(out/each, settings, seed, restart): print(f"{out/each} is there: not trained again"); continue
         model = _start(each, chosen, out, seed)
         for later in STEPS[STEPS.index(each) + 1:]: # what was made from an older one no longer counts

@@ -589,12 +589,12 @@ def coco128(
     home = _photo_home(list(labels), folder, download)
     return [Photo(name=name, path=home and home/name, split=split_of(name), **notes[name], **labels[name]) for name in sorted(notes)]
 
-# %% ../nbs/02_data.ipynb #6665fde8
+# %% ../nbs/02_data.ipynb #5c645665
 def object_counts(
     photo, # a `Photo`, or a `Scene`
 ):         # dict: class name -> how many, the most frequent first
     "How many objects of each kind the boxes show."
-    if isinstance(photo, Scene): return dict(photo.objects)
+    if hasattr(photo, "objects"): return dict(photo.objects)
     return dict(Counter(CLASS_NAMES[int(c)] for c in photo.boxes[:, 0]).most_common())
 
 # %% ../nbs/02_data.ipynb #812b4ba2

@@ -8,13 +8,13 @@ __all__ = ['SYNONYMS', 'normalise_english', 'KINDS', 'ABLATIONS', 'SCORERS', 'SH
            'object_tallies', 'precision_of', 'recall_of', 'f1_of', 'chair_i', 'chair_s', 'Space', 'clip_scores',
            'retrieval_hits', 'vqa_normalise', 'answers_match', 'vqa_scores', 'vqa_accuracy', 'answer_kind',
            'word_error_counts', 'word_error_rate', 'ratio', 'as_counts', 'bootstrap_interval', 'Item', 'build_items',
-           'presence_items', 'text_items', 'read_coco', 'read_instances', 'coco_items', 'replace_images', 'images_of',
-           'grey_like', 'blank_image', 'text_only', 'shuffled_images', 'ablate', 'Row', 'make_row', 'caption_rows',
+           'read_coco', 'read_instances', 'coco_items', 'replace_images', 'images_of', 'grey_like', 'blank_image',
+           'text_only', 'shuffled_images', 'ablate', 'presence_items', 'text_items', 'Row', 'make_row', 'caption_rows',
            'object_rows', 'distinct', 'question_rows', 'presence_rows', 'text_rows', 'Report', 'score_items',
            'retrieval_rows', 'fingerprint', 'read_replies', 'check_items', 'ask_in_batches', 'nearest_captions',
            'people_rows', 'plan_replies', 'evaluate', 'by_beginning', 'thumbnail']
 
-# %% ../nbs/09_evaluation.ipynb #e04bf37f
+# %% ../nbs/09_evaluation.ipynb #f942f944
 import base64, hashlib, io, json, re
 from collections import Counter, defaultdict
 from contextlib import nullcontext
@@ -31,7 +31,7 @@ from sacrebleu.metrics import BLEU
 from tqdm.auto import tqdm
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from .core import MMError
-from .data import (CAPTION_PROMPT, CLASS_NAMES, OBJECTS_PROMPT, QUESTION_SUFFIX, absent_classes, ask_about, check_classes, is_there, listing,
+from .data import (CAPTION_PROMPT, CLASS_NAMES, MediaError, OBJECTS_PROMPT, QUESTION_SUFFIX, absent_classes, ask_about, check_classes, is_there, listing,
                         load_image, object_counts, text_questions)
 
 # %% ../nbs/09_evaluation.ipynb #e4da3b7f
@@ -343,31 +343,6 @@ def build_items(
     if not items: raise EvaluationError("there is nothing to ask: give photos, and captions, questions or both")
     return items
 
-# %% ../nbs/09_evaluation.ipynb #f276d504
-def presence_items(
-    items,  # list of `Item`, among them the captions of labelled photos
-    seed=0, # of the choice
-    n=3,    # objects of each sort per photo
-):          # list of `Item`: which objects, and is there ...?
-    "Questions about present and absent objects of the labelled photos."
-    labelled = [item for item in items if item.kind == "caption" and item.objects]
-    together, made = np.zeros((80, 80)), []
-    for item in labelled:
-        kinds = [CLASS_NAMES.index(name) for name in item.objects]
-        together[np.ix_(kinds, kinds)] += 1
-    for i, item in enumerate(labelled):
-        rng, shown = np.random.default_rng((seed, i)), images_of(item.messages)[0]
-        made.append(Item(ask_about(shown, OBJECTS_PROMPT), [listing(sorted(item.objects))], item.photo, "objects", item.objects))
-        present = [item.objects[j] for j in rng.permutation(len(item.objects))[:n]]
-        asked = [("present", name) for name in present]
-        for how in ("random", "popular", "adversarial"): asked += [(how, name) for name in absent_classes(item.objects, together, len(present), how, rng)]
-        made += [Item(ask_about(shown, is_there(name)), ["yes" if group == "present" else "no"], item.photo, "presence", item.objects, group) for group, name in asked]
-    return made
-
-def text_items(): # list of `Item` of kind `text`
-    "Questions without a picture, to see whether the language model still knows what it knew."
-    return [Item([{"role": "user", "content": question}], answers, "no photo", "text") for question, answers in text_questions()]
-
 # %% ../nbs/09_evaluation.ipynb #597a8d88
 def read_coco(
     captions_json, # path
@@ -489,6 +464,31 @@ def ablate(
     if condition == "shuffled": return shuffled_images(items, seed)
     if condition == "text only": return text_only(items)
     raise EvaluationError(f"no condition is called {condition!r}: choose from full, {', '.join(ABLATIONS)}")
+
+# %% ../nbs/09_evaluation.ipynb #f276d504
+def presence_items(
+    items,  # list of `Item`, among them the captions of labelled photos
+    seed=0, # of the choice
+    n=3,    # objects of each sort per photo
+):          # list of `Item`: which objects, and is there ...?
+    "Questions about present and absent objects of the labelled photos."
+    labelled = [item for item in items if item.kind == "caption" and item.objects]
+    together, made = np.zeros((80, 80)), []
+    for item in labelled:
+        kinds = [CLASS_NAMES.index(name) for name in item.objects]
+        together[np.ix_(kinds, kinds)] += 1
+    for i, item in enumerate(labelled):
+        rng, shown = np.random.default_rng((seed, i)), images_of(item.messages)[0]
+        made.append(Item(ask_about(shown, OBJECTS_PROMPT), [listing(sorted(item.objects))], item.photo, "objects", item.objects))
+        present = [item.objects[j] for j in rng.permutation(len(item.objects))[:n]]
+        asked = [("present", name) for name in present]
+        for how in ("random", "popular", "adversarial"): asked += [(how, name) for name in absent_classes(item.objects, together, len(present), how, rng)]
+        made += [Item(ask_about(shown, is_there(name)), ["yes" if group == "present" else "no"], item.photo, "presence", item.objects, group) for group, name in asked]
+    return made
+
+def text_items(): # list of `Item` of kind `text`
+    "Questions without a picture, to see whether the language model still knows what it knew."
+    return [Item([{"role": "user", "content": question}], answers, "no photo", "text") for question, answers in text_questions()]
 
 # %% ../nbs/09_evaluation.ipynb #32bb90e8
 @dataclass(frozen=True)
@@ -697,7 +697,7 @@ def read_replies(
     if torn or not newline: path.write_bytes(whole + b"\n")
     return {(line["condition"], line["item"]): line["reply"] for line in lines}
 
-# %% ../nbs/09_evaluation.ipynb #24edd143
+# %% ../nbs/09_evaluation.ipynb #6da4d0f3
 def check_items(
     items, # list of `Item`
 ):         # the same
@@ -705,6 +705,8 @@ def check_items(
     if not items: raise EvaluationError("there are no items: nothing to ask")
     for i, item in enumerate(items):
         if item.kind not in KINDS: raise EvaluationError(f"item {i} is a {item.kind!r}: choose from {', '.join(KINDS)}")
+        if any(hasattr(image, "isfinite") and not image.isfinite().all() for image in images_of(item.messages)):
+            raise EvaluationError(f"the features of {item.photo} hold NaN or infinity: encode the photo again")
         if item.kind != "text" and not images_of(item.messages): raise EvaluationError(f"item {i} shows no picture: this evaluation is about pictures")
     check_pairs([""] * len(items), [item.references for item in items])
     if len({item.photo for item in items if item.kind == "caption"}) == 1:
@@ -826,7 +828,7 @@ def plot(self:Report,
         ax.tick_params(axis="y", labelsize=8)
     return figure
 
-# %% ../nbs/09_evaluation.ipynb #265a8681
+# %% ../nbs/09_evaluation.ipynb #6cb865ef
 def by_beginning(
     items,   # list of `Item`
     replies, # list of texts
@@ -845,8 +847,9 @@ def thumbnail(
     side=220, # of the longer side, in pixels
 ):            # a data URL of a JPEG, or None if there is no picture to show
     "A small picture to put into a page."
-    if not isinstance(image, (str, Path, bytes, np.ndarray, Image.Image)): return None
-    small, out = Image.fromarray(load_image(image)), io.BytesIO()
+    if not isinstance(image, (str, Path, bytes, np.ndarray, Image.Image)): return None # features: nothing to see
+    try: small, out = Image.fromarray(load_image(image)), io.BytesIO()
+    except MediaError: return None # a report does not fail because a photo was moved since
     small.thumbnail((side, side)); small.save(out, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 

@@ -84,23 +84,26 @@ class NameProjector(nn.Module):
         "The mean name of each place, weighted by probability."
         return self.place_scale * logits.softmax(-1) @ self.embeddings
 
-# %% ../nbs/06_projection.ipynb #08679a4c
+# %% ../nbs/06_projection.ipynb #54f0cf22
 class ConceptProjector(nn.Module):
     "Recognised concepts as tokens of the language model: the word, and how sure it is."
     def __init__(self,
-        embeddings, # (C, D) from `name_embeddings`
-        k=8,        # how many concepts
+        embeddings,  # (C, D) from `name_embeddings`: of things first, then of places and people
+        k=8,         # how many things; half as many places and people beside them
+        things=80,   # how many of the concepts are things
     ):
         super().__init__()
-        self.k = min(k, len(embeddings))
+        self.shares = [(0, min(k, things)), (things, min(k // 2, len(embeddings) - things))]
+        self.k, self.things = sum(n for _, n in self.shares), things
         self.register_buffer("embeddings", embeddings.float(), persistent=False)
         self.scale, self.sure = nn.Parameter(torch.tensor(1.)), nn.Parameter(torch.randn(embeddings.shape[1]) * embeddings.float().std())
 
     def forward(self,
         logits, # (B, C), each for itself
-    ):          # (B, k, D)
-        "The `k` likeliest concepts, the likeliest first."
-        chance, index = logits.sigmoid().topk(self.k)
+    ):          # (B, k + k//2, D)
+        "The likeliest things, the likeliest first, and then the likeliest places and people."
+        found = [part.sigmoid().topk(n) for part, (_, n) in zip(logits.split([self.things, logits.shape[1] - self.things], 1), self.shares)]
+        chance, index = torch.cat([values for values, _ in found], 1), torch.cat([at + start for (_, at), (start, _) in zip(found, self.shares)], 1)
         return self.scale * self.embeddings[index] + (2 * chance.unsqueeze(-1) - 1) * self.sure
 
 # %% ../nbs/06_projection.ipynb #1f0e3dad

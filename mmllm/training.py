@@ -24,7 +24,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from .data import CLASS_NAMES, QUESTION_SUFFIX, Scene, ask_about, counts_together, lesson, load_scenes, text_prompts
 from .vision import LiteClip, concept_labels
 
-# %% ../nbs/08_training.ipynb #b480a9b4
+# %% ../nbs/08_training.ipynb #c142dd20
 class TrainingError(MMError, ValueError):
     "A training run that cannot start or cannot go on as asked."
 
@@ -49,7 +49,7 @@ class Recipe:
 RECIPES = {recipe.name: recipe for recipe in [
     Recipe("clip", False, passes=30, prototypes=200, batch=100, accumulate=1, rate=3e-4, patience=10),
     Recipe("align", False, passes=1, accumulate=1),
-    Recipe("tune", True, passes=2, questions=3, pairs=1, labels=1, prototypes=1, scenes=4, text=1, batch=2, accumulate=1)]}
+    Recipe("tune", True, passes=2, questions=3, pairs=2, labels=1, prototypes=1, scenes=4, text=1, batch=2, accumulate=1)]}
 
 def get_recipe(
     name,      # `align`, `tune` or a `Recipe`
@@ -420,15 +420,15 @@ def set_trainable(
         p.requires_grad_(eyes if recipe.name == "clip" else name.startswith("projectors.") or (recipe.adapter and name.startswith("language.") and "lora_" in name))
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/08_training.ipynb #56d5bed9
+# %% ../nbs/08_training.ipynb #92ab11b7
 def _arguments(
-    recipe, folder, lessons, seed, tensorboard, # as in `train`
-    device,                                     # type of the model's
+    recipe, folder, lessons, watched, seed, tensorboard, # as in `train`
+    device,                                              # type of the model's
 ):                                              # `TrainingArguments`
     "The recipe in the words of transformers: one evaluation and one checkpoint for each pass."
     per_pass = -(-len(lessons) // (lessons.rows * recipe.passes * recipe.accumulate))
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=lessons.rows, per_device_eval_batch_size=lessons.rows,
+        output_dir=str(folder), per_device_train_batch_size=lessons.rows, per_device_eval_batch_size=watched.rows,
         gradient_accumulation_steps=recipe.accumulate, num_train_epochs=1, lr_scheduler_type="constant" if recipe.name == "clip" else "cosine",
         warmup_steps=0. if recipe.name == "clip" else 0.05,
         max_grad_norm=1., train_sampling_strategy="sequential", remove_unused_columns=False, label_names=["labels" if recipe.name == "clip" else "label_counts"],
@@ -458,7 +458,7 @@ def _trainer(
     seed, tensorboard, progress,      # as in `train`
 ):                                    # `LessonTrainer`
     "The Trainer of one recipe, early stopping included."
-    trainer = LessonTrainer(model=model, args=_arguments(recipe, folder, lessons, seed, tensorboard, model.device.type), data_collator=partial(glance_batch, model.processor) if recipe.name == "clip" else model.processor.pack,
+    trainer = LessonTrainer(model=model, args=_arguments(recipe, folder, lessons, watched, seed, tensorboard, model.device.type), data_collator=partial(glance_batch, model.processor) if recipe.name == "clip" else model.processor.pack,
                             train_dataset=lessons, eval_dataset=watched, callbacks=[EarlyStoppingCallback(recipe.patience)])
     trainer.recipe = recipe
     trainer.remove_callback(PrinterCallback)
@@ -478,11 +478,11 @@ def _finish(
     if not tensorboard: shutil.rmtree(folder)
     return history
 
-# %% ../nbs/08_training.ipynb #a53d3a69
+# %% ../nbs/08_training.ipynb #743c862f
 def train(
     model,             # `MMModel`; changed in place
     recipe,            # name of a recipe, or a `Recipe`
-    photos,            # training photos; ten of them are only watched
+    photos,            # training photos; a tenth of them is only watched
     features,          # {photo name: (P, D)} of the encoder as it is now
     out,               # folder: the bundle goes to out/recipe name
     seed=0,            # of everything that is random
@@ -490,13 +490,14 @@ def train(
     tensorboard=False, # write logs for it
     progress=True,     # show a bar
     views=None,        # {photo name: (V, P, D)}: augmented variants, for `clip`
+    watch=None,        # photos to watch instead, so that all of `photos` are learned from
 ):                     # list of dicts: step, loss or eval_loss
     "Teach by one recipe; raises `TrainingError` before anything is computed if the run cannot be done."
     recipe, out = get_recipe(recipe), Path(out)
     if model.device.type == "mps": raise TrainingError("training needs an NVIDIA GPU or a CPU: load the model with device='cpu'")
     set_seed(seed)
-    learn, watch = watch_split(photos)
-    check_features(photos, features)
+    learn, watch = (list(photos), list(watch)) if watch else watch_split(photos)
+    check_features([*learn, *watch], features)
     folder = out/"checkpoints"/recipe.name
     if not resume: shutil.rmtree(folder, ignore_errors=True)
     last = _checkpoint(folder, {"recipe": asdict(recipe), "seed": seed, "photos": [p.name for p in learn], "bases": model.config.bases})

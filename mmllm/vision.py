@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['CONCEPTS', 'LITE_SIZE', 'CLIP_LORA', 'SAYS', 'VisionError', 'DualEncoder', 'ClipHeads', 'LiteClip', 'HubClip',
-           'concept_labels', 'load_vision', 'recall_at', 'encode_images', 'make_features']
+           'concept_labels', 'load_vision', 'recall_at', 'encode_images', 'make_features', 'class_precision',
+           'class_f1']
 
-# %% ../nbs/03_vision.ipynb #3baa3f88
+# %% ../nbs/03_vision.ipynb #34a0be62
 import hashlib, json, math, re
 import torch
 from torch import nn
@@ -16,10 +17,11 @@ from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, EfficientNetForImageClassification
 from .core import MMError
 from peft import LoraConfig, inject_adapter_in_model
+from sklearn.metrics import average_precision_score, f1_score
 from .weights import fetch
 from .data import CLASS_NAMES, PLACES, Photo, load_image, object_counts, save_features
 
-# %% ../nbs/03_vision.ipynb #f07625cd
+# %% ../nbs/03_vision.ipynb #1ccfd182
 class VisionError(MMError, ValueError):
     "Pixels, features or a dual encoder that cannot be used."
 
@@ -36,8 +38,8 @@ class DualEncoder(nn.Module):
         self.image_processor, self.tokenizer, self.names, self.width, self.grid = image_processor, tokenizer, list(names), width, grid
 
     def forget(self):
-        "Drop what was computed once from the text encoder, after its weights have changed."
-        for name in ("name_space", "concept_space"): self.register_buffer(name, torch.empty(0), persistent=False)
+        "Drop where the concepts stand, after weights have changed that decide about it."
+        self.register_buffer("concept_space", torch.empty(0), persistent=False)
 
 # %% ../nbs/03_vision.ipynb #8f14e45f
 @patch
@@ -77,7 +79,7 @@ class ClipHeads(nn.Module):
         for layer in filter(None, (self.image, self.text, self.look)): nn.init.zeros_(layer.weight)
         nn.init.constant_(self.look.bias, -2.)
 
-# %% ../nbs/03_vision.ipynb #cea4eb32
+# %% ../nbs/03_vision.ipynb #6371fc04
 LITE_SIZE = 320 # pixels along one side
 
 class LiteClip(DualEncoder):
@@ -90,7 +92,8 @@ class LiteClip(DualEncoder):
         processor = AutoImageProcessor.from_pretrained(folder/"image", size={"height": LITE_SIZE, "width": LITE_SIZE})
         super().__init__(processor, AutoTokenizer.from_pretrained(folder/"text"), names, image.config.hidden_dim, LITE_SIZE // 32)
         self.image, self.text = image, AutoModel.from_pretrained(folder/"text")
-        self.heads = ClipHeads(self.width, self.text.config.hidden_size)
+        self.heads, self.said = ClipHeads(self.width, self.text.config.hidden_size), {}
+        self.register_buffer("name_space", torch.empty(0), persistent=False)
         self.forget()
 
     def features(self,
@@ -117,15 +120,19 @@ class LiteClip(DualEncoder):
         "The features that belong to places: here all of them."
         return self.check_features(features)
 
-# %% ../nbs/03_vision.ipynb #84a98d43
+# %% ../nbs/03_vision.ipynb #15d56626
 @patch
 def _sentences(self:LiteClip,
     texts, # list of strings
 ):         # (n, 384)
-    "Mean token states of MiniLM."
-    batch = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.image.device)
-    states, mask = self.text(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-    return F.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
+    "Mean token states of MiniLM; a sentence that was computed before is not computed again, the tower is frozen."
+    if len(self.said) > 20_000: self.said.clear()
+    new = [text for text in dict.fromkeys(texts) if text not in self.said]
+    for i in range(0, len(new), 64):
+        batch = self.tokenizer(new[i:i + 64], padding=True, truncation=True, return_tensors="pt").to(self.image.device)
+        with torch.no_grad(): states, mask = self.text(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+        self.said |= zip(new[i:i + 64], F.normalize((states * mask).sum(1) / mask.sum(1), dim=-1))
+    return torch.stack([self.said[text] for text in texts]).to(self.image.device)
 
 @patch
 def _names(self:LiteClip):
@@ -165,7 +172,7 @@ def embed_places(self:LiteClip,
     "Each place in the shared space."
     return self._embed(self.check_features(features))
 
-# %% ../nbs/03_vision.ipynb #262be5be
+# %% ../nbs/03_vision.ipynb #6b02f6b9
 class HubClip(DualEncoder):
     "A transformers `CLIPModel`; its names are compared with the picture in the shared space."
     def __init__(self,
@@ -180,6 +187,11 @@ class HubClip(DualEncoder):
         self.heads = ClipHeads(self.width, clip.config.projection_dim, sides=False)
         self.heads.temperature.data.copy_(clip.logit_scale.detach())
         self.forget()
+
+    def forget(self):
+        "Drop where names and concepts stand, after weights have changed that decide about it."
+        super().forget()
+        self.register_buffer("name_space", torch.empty(0), persistent=False)
 
     def features(self,
         pixel_values, # (B, 3, S, S)
@@ -271,7 +283,7 @@ def load_trained(self:DualEncoder,
         raise VisionError("these heads belong to another encoder: train them again for this one")
     self.load_state_dict(state, strict=False); self.forget()
 
-# %% ../nbs/03_vision.ipynb #8ca413f7
+# %% ../nbs/03_vision.ipynb #8073196d
 @patch
 def concept_similarity(self:DualEncoder,
     features, # (B, P, D)
@@ -288,7 +300,8 @@ def concept_logits(self:DualEncoder,
     "Is it there? The sigmoid of a logit is a probability once the heads were trained."
     heads, places = self.heads, self.patches(features)
     seen = F.linear((places - heads.mean) / heads.spread, heads.look.weight)
-    return heads.trust * (self.concept_similarity(features) - heads.usual) + seen.logsumexp(1) - math.log(seen.shape[1]) + heads.look.bias
+    with torch.no_grad(): near = self.concept_similarity(features) # the space is taught by captions only
+    return heads.trust * (near - heads.usual) + seen.logsumexp(1) - math.log(seen.shape[1]) + heads.look.bias
 
 # %% ../nbs/03_vision.ipynb #f87123de
 SAYS = {"man": "man|men|guy|guys", "woman": "woman|women|lady|ladies", "child": "child|children|kid|kids", "crowd": "crowd|people|group of",
@@ -370,3 +383,23 @@ def make_features(
     digest = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in encoder.image.parameters())).hexdigest()
     save_features({photo.name: f for photo, f in zip(photos, features)}, path, {"name": "lite-clip", "sha256": digest})
     return path
+
+# %% ../nbs/03_vision.ipynb #beeb9c5b
+def class_precision(
+    scores, # (n, 80) larger is more likely
+    truth,  # (n, 80) bool
+):          # {"macro": , "micro": } average precision
+    "How well classes are ranked; raises `VisionError` if shapes disagree or nothing is there."
+    if scores.shape != truth.shape or not truth.any(): raise VisionError(f"scores {tuple(scores.shape)} and truth {tuple(truth.shape)} must have one shape, and something must be there")
+    scores, truth = scores.float().cpu().numpy(), truth.cpu().numpy()
+    there = truth.any(0)
+    return {kind: float(average_precision_score(truth[:, there], scores[:, there], average=kind)) for kind in ("macro", "micro")}
+
+def class_f1(
+    chances, # (n, 80) probabilities
+    truth,   # (n, 80) bool
+    least=.5, # what counts as yes
+):           # {"macro": , "micro": } F1
+    "F1 of the classes above a probability; macro over the classes that occur."
+    said, truth = (chances > least).cpu().numpy(), truth.cpu().numpy()
+    return {kind: float(f1_score(truth, said, average=kind, labels=truth.any(0).nonzero()[0] if kind == "macro" else None, zero_division=0)) for kind in ("macro", "micro")}
