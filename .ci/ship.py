@@ -12,6 +12,7 @@ LIMIT = 16 * 2**20 # bytes of safetensors in all
 def ship(bundle, target):
     "Copy what is ours; the model card that stands in `target` stays."
     bundle, target = Path(bundle), Path(target)
+    if json.loads((bundle/"training.json").read_text())["recipe"]["name"] != "tune": sys.exit(f"{bundle} was not tuned: ship what mmllm train tune made")
     (target/"adapter").mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "training.json", "adapter/adapter_config.json"): shutil.copy(bundle/name, target/name)
     for name in ("adapter/adapter_model", "projectors", "clip"):

@@ -46,7 +46,7 @@ def fetch(
         names = [preset.vision, preset.audio, preset.language, *(LITE_EXTRAS if preset.name == "lite" else ())]
     for each in names: print(f"{each}: {get(each, revision)}")
 
-# %% ../nbs/11_cli.ipynb #afd86e2f
+# %% ../nbs/11_cli.ipynb #1d6caa3d
 def photo_features(
     model, # `MMModel`
 ):         # all COCO128 photos, and {name: features}
@@ -116,6 +116,7 @@ def train(
         settings = get_recipe(each, passes=passes if each in (recipe, "tune") else None)
         if _is_done(out/each, settings, seed, restart): print(f"{out/each} is there: not trained again"); continue
         model = _start(each, chosen, out, seed)
+        shutil.rmtree(out/each, ignore_errors=True) # an interrupted --restart must not find the old one
         for later in STEPS[STEPS.index(each) + 1:]: # what was made from an older one no longer counts
             for old in (out/later, out/"checkpoints"/later): shutil.rmtree(old, ignore_errors=True)
         photos, features = photo_features(model)
@@ -125,7 +126,7 @@ def train(
         best = min(row["eval_loss"] for row in history if "eval_loss" in row)
         print(f"{each}: loss on the watched photos {best:.3f}, {time.time() - began:.0f} s, saved in {out/each}")
 
-# %% ../nbs/11_cli.ipynb #f8bee143
+# %% ../nbs/11_cli.ipynb #73039ffa
 def _identity(
     folder, # a bundle
 ):          # a short hash
@@ -195,24 +196,26 @@ def evaluate(
 ):
     "Measure captions, answers and objects, and what is left of them without the picture. Raises `EvaluationError`, `BundleError`."
     import numpy as np
-    from mmllm.evaluation import coco_items, evaluate as measure, presence_items, text_items
+    from mmllm.evaluation import check_items, coco_items, evaluate as measure, presence_items, text_items
     from mmllm.model import MMModel, find_bundle, read_config
     from mmllm.vision import encode_images
     if batch < 1: raise CommandError("--batch is at least 1")
     _check_seed(seed)
     if bool(images) != bool(captions) or instances and not images: raise CommandError("give --images and --captions together, and --instances only with them")
     read_config(model)
-    asked = coco_items(images, captions, instances) if images else None
+    asked = check_items(coco_items(images, captions, instances)) if images else None
     loaded, name = MMModel.from_pretrained(model), _identity(find_bundle(model))
     items, features, files = folder_items(loaded, asked) if asked else validation_items(loaded)
     space = _space(loaded, features)
-    items = sorted([*items, *([] if quick else [*presence_items(items, seed), *text_items()])], key=lambda item: item.kind) # replies of one length make quick batches
+    items = sorted([*items, *([] if quick else [*presence_items(items, seed), *text_items()])], key=lambda item: (item.kind != "text", item.kind)) # replies of one length make quick batches
     grey = encode_images(loaded.vision, [np.full((64, 64, 3), 128, np.uint8)], progress=False)[0]
     folder, what = Path(out or "runs/evaluation"), Path(captions).stem if captions else "validation"
     folder.mkdir(parents=True, exist_ok=True)
+    def ask_all(conversations): # questions that never had a picture may be answered at length
+        return loaded.reply(conversations, max_new_tokens=64 if isinstance(conversations[0][0]["content"], str) else 24)
     def alone(conversations):
-        with loaded.language.disable_adapter(): return loaded.reply(conversations, max_new_tokens=24)
-    report = measure(lambda conversations: loaded.reply(conversations, max_new_tokens=24), items, batch_size=batch, seed=seed, save=folder/f"{what}-{name}{'-quick' if quick else ''}.jsonl",
+        with loaded.language.disable_adapter(): return ask_all(conversations)
+    report = measure(ask_all, items, batch_size=batch, seed=seed, save=folder/f"{what}-{name}{'-quick' if quick else ''}.jsonl",
                      blank=lambda image: grey, model=name, alone=alone, given=_neighbours(loaded, items, space), space=space)
     report.to_json(folder/f"{what}-report.json")
     report.to_html(folder/f"{what}-report.html", {name: file for name, file in files.items() if file}, seed)

@@ -793,7 +793,7 @@ def augment(
     image = jitter(random_crop(image, size, rng), rng)
     return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 and can_flip(*texts) else image
 
-# %% ../nbs/02_data.ipynb #35d41d0d
+# %% ../nbs/02_data.ipynb #483404e8
 PLACES = ("airport", "baseball field", "bathroom", "beach", "bedroom", "bridge", "building", "city square", "classroom", "desert", "dining room",
           "farm", "field", "forest", "garden", "grassy hill", "harbor", "highway", "kitchen", "lake", "living room", "market", "mountains",
           "museum", "office", "park", "parking lot", "plate", "porch", "restaurant", "river", "room", "sea", "sidewalk", "skate park", "sky",
@@ -816,7 +816,8 @@ def _scene(
     "One checked line; raises `DataError`."
     try: about = json.loads(line); scene = Scene(tuple(about["captions"]), dict(about["objects"]), about["place"], tuple(about["people"]))
     except (ValueError, KeyError, TypeError) as error: raise DataError(f"{where} is no scene ({error}): it needs captions, objects, place and people") from error
-    if not scene.captions or not all(map(_is_text, scene.captions)): raise DataError(f"{where}: captions must be texts")
+    if not isinstance(about["captions"], list) or not scene.captions or not all(map(_is_text, scene.captions)): raise DataError(f"{where}: captions must be a list of texts")
+    if not all(isinstance(n, int) and n > 0 for n in scene.objects.values()): raise DataError(f"{where}: objects must be counted, from 1")
     check_classes(scene.objects, where)
     return scene
 
@@ -942,12 +943,21 @@ def lesson(
     about = label_questions(counts, together, rng)
     return talk + [ask_about(image, *about[i]) for i in rng.permutation(len(about))[:labels]]
 
-# %% ../nbs/02_data.ipynb #5cc78967
+# %% ../nbs/02_data.ipynb #67f65059
+def _text_lines(
+    name,  # of a file of the project's data
+    *keys, # that every line must have
+):         # list of dicts
+    "The lines of a JSON Lines file; raises `DataError` on a line that is wrong."
+    try: lines = [json.loads(line) for line in data_file(name).read_text(encoding="utf-8").splitlines()]
+    except ValueError as error: raise DataError(f"{name} is damaged ({error}): install mmllm again") from error
+    if not all(isinstance(line, dict) and line.keys() >= set(keys) for line in lines): raise DataError(f"a line of {name} lacks {' or '.join(keys)}: install mmllm again")
+    return lines
+
 def text_prompts(): # list of texts
     "Requests without a picture, for training."
-    return [json.loads(line)["prompt"] for line in data_file("text_prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line["prompt"] for line in _text_lines("text_prompts.jsonl", "prompt")]
 
 def text_questions(): # list of (question, [answers])
     "Questions without a picture, for measuring."
-    lines = map(json.loads, data_file("text_questions.jsonl").read_text(encoding="utf-8").splitlines())
-    return [(line["question"], line["answers"]) for line in lines]
+    return [(line["question"], line["answers"]) for line in _text_lines("text_questions.jsonl", "question", "answers")]

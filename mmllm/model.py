@@ -217,7 +217,7 @@ def pack(self:MMProcessor,
         batch["attention_mask"][b, :n, :n] = ancestors(parents)
     return BatchFeature({**batch, **self.see(shown)})
 
-# %% ../nbs/07_model.ipynb #daf35e24
+# %% ../nbs/07_model.ipynb #a74a85a7
 class MMConfig(PreTrainedConfig):
     "Names, revisions and fingerprints of the bases, and the sizes of our own parts."
     model_type = "mmllm"
@@ -227,7 +227,7 @@ class MMConfig(PreTrainedConfig):
         language="", # name of the Phi-3 model
         bases=None,                       # {part: {"revision", "sha256"}}
         image_tokens=16,                  # grid tokens of an image
-        concept_tokens=8,                 # name tokens of an image, and as many concept tokens
+        concept_tokens=8,                 # name tokens of an image; 12 concept tokens beside 8 of them
         lora_r=16,                        # rank of the language model's adapter
         lora_alpha=32,                    # its scale is alpha / r
         clip_r=0,                         # rank of CLIP's own adapter; 0 where it has none
@@ -462,7 +462,7 @@ def _write(self:MMModel,
     for name, state in [("adapter/adapter_model", get_peft_model_state_dict(self.language, save_embedding_layers=False)), ("projectors", self.projectors.state_dict()), ("clip", self.vision.trained_state())]:
         save_file({key: tensor.detach().contiguous().cpu() for key, tensor in state.items()}, folder/f"{name}.safetensors", metadata={"format": "pt"})
 
-# %% ../nbs/07_model.ipynb #3e52f072
+# %% ../nbs/07_model.ipynb #193046c7
 def _read(
     file,     # safetensors
     expected, # {key: tensor} of what must be in it
@@ -483,8 +483,8 @@ SHIPPED = "lite" # the name of the bundle that comes with the project
 def find_bundle(
     folder, # a bundle, or `lite` for the one that comes with the project
 ):          # its folder
-    "A folder of that name comes first; raises `DataError` if the shipped bundle is missing."
-    return data_file("lite/config.json").parent if str(folder) == SHIPPED and not Path(folder).is_dir() else Path(folder)
+    "A bundle of that name here comes first; raises `DataError` if the shipped bundle is missing."
+    return data_file("lite/config.json").parent if str(folder) == SHIPPED and not (Path(folder)/"config.json").is_file() else Path(folder)
 
 def read_config(
     folder, # a bundle

@@ -84,7 +84,7 @@ class NameProjector(nn.Module):
         "The mean name of each place, weighted by probability."
         return self.place_scale * logits.softmax(-1) @ self.embeddings
 
-# %% ../nbs/06_projection.ipynb #54f0cf22
+# %% ../nbs/06_projection.ipynb #8818acc5
 class ConceptProjector(nn.Module):
     "Recognised concepts as tokens of the language model: the word, and how sure it is."
     def __init__(self,
@@ -96,7 +96,7 @@ class ConceptProjector(nn.Module):
         self.shares = [(0, min(k, things)), (things, min(k // 2, len(embeddings) - things))]
         self.k, self.things = sum(n for _, n in self.shares), things
         self.register_buffer("embeddings", embeddings.float(), persistent=False)
-        self.scale, self.sure = nn.Parameter(torch.tensor(1.)), nn.Parameter(torch.randn(embeddings.shape[1]) * embeddings.float().std())
+        self.scale, self.sure = nn.Parameter(torch.tensor(1.)), nn.Parameter(torch.randn(embeddings.shape[1]) * embeddings.float().std().item())
 
     def forward(self,
         logits, # (B, C), each for itself

@@ -8,7 +8,7 @@ __all__ = ['RECIPES', 'WATCHED', 'LOOKS_LIKE', 'TrainingError', 'Recipe', 'get_r
            'clip_loss', 'calibrate', 'clip_groups', 'LessonTrainer', 'LossBar', 'set_trainable', 'train',
            'plot_history']
 
-# %% ../nbs/08_training.ipynb #f9473dbb
+# %% ../nbs/08_training.ipynb #d24466e5
 import json, re, shutil
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
@@ -22,9 +22,10 @@ from torch.utils.data import Dataset
 from .core import MMError
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 from .data import CLASS_NAMES, QUESTION_SUFFIX, Scene, ask_about, counts_together, lesson, load_scenes, text_prompts
+from .language import encode_text
 from .vision import LiteClip, concept_labels
 
-# %% ../nbs/08_training.ipynb #c142dd20
+# %% ../nbs/08_training.ipynb #edabd17a
 class TrainingError(MMError, ValueError):
     "A training run that cannot start or cannot go on as asked."
 
@@ -49,7 +50,7 @@ class Recipe:
 RECIPES = {recipe.name: recipe for recipe in [
     Recipe("clip", False, passes=30, prototypes=200, batch=100, accumulate=1, rate=3e-4, patience=10),
     Recipe("align", False, passes=1, accumulate=1),
-    Recipe("tune", True, passes=2, questions=3, pairs=2, labels=1, prototypes=1, scenes=4, text=1, batch=2, accumulate=1)]}
+    Recipe("tune", True, passes=1, questions=3, pairs=2, labels=1, prototypes=1, scenes=4, text=1, batch=2, accumulate=1)]}
 
 def get_recipe(
     name,      # `align`, `tune` or a `Recipe`
@@ -208,18 +209,19 @@ def __call__(self:Imagination,
     noise = torch.from_numpy(rng.normal(size=(self.side ** 2, len(self.background)))).float() * self.spread * .3
     return (picture.flatten(0, 1) + noise).clamp(min=0)
 
-# %% ../nbs/08_training.ipynb #50231237
+# %% ../nbs/08_training.ipynb #24104ad9
 def own_replies(
     model,           # `MMModel`
     prompts,         # list of texts
     max_new_tokens=40, # longest reply
     batch_size=16,   # prompts at a time
 ):                   # list of conversations, each a request and the reply of the language model as it was
-    "What the language model says by itself; replies that were cut off end at their last sentence."
+    "What the language model says by itself; a reply that was cut off ends with its last whole sentence."
     asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
     with model.language.disable_adapter():
         said = [text for i in range(0, len(asked), batch_size) for text in model.reply(asked[i:i + batch_size], max_new_tokens=max_new_tokens)]
-    whole = [re.sub(r"(?s)^(.*[.!?])[^.!?]*$", r"\1", text) for text in said]
+    cut = lambda text: len(encode_text(model.processor.tokenizer, text)) >= max_new_tokens - 2
+    whole = [re.sub(r"(?s)^(.*\D[.!?])(?=\s).*$", r"\1", text) if cut(text) else text for text in said]
     return [[*messages, {"role": "assistant", "content": text}] for messages, text in zip(asked, whole) if text.strip()]
 
 # %% ../nbs/08_training.ipynb #6cd1eade
@@ -478,7 +480,7 @@ def _finish(
     if not tensorboard: shutil.rmtree(folder)
     return history
 
-# %% ../nbs/08_training.ipynb #743c862f
+# %% ../nbs/08_training.ipynb #dd9fa460
 def train(
     model,             # `MMModel`; changed in place
     recipe,            # name of a recipe, or a `Recipe`
@@ -500,9 +502,9 @@ def train(
     check_features([*learn, *watch], features)
     folder = out/"checkpoints"/recipe.name
     if not resume: shutil.rmtree(folder, ignore_errors=True)
-    last = _checkpoint(folder, {"recipe": asdict(recipe), "seed": seed, "photos": [p.name for p in learn], "bases": model.config.bases})
+    last = _checkpoint(folder, {"recipe": asdict(recipe), "seed": seed, "photos": [p.name for p in learn], "watch": [p.name for p in watch], "views": sorted(views or ()), "bases": model.config.bases})
     prepare = _glances if recipe.name == "clip" else _lessons
-    recipe, lessons, watched = prepare(model, recipe, learn, watch, features, seed, views)
+    lessons, watched = prepare(model, recipe, learn, watch, features, seed, views)
     set_trainable(model, recipe)
     trainer = _trainer(model, recipe, folder, lessons, watched, seed, tensorboard, progress)
     trainer.train(resume_from_checkpoint=last)
@@ -512,25 +514,27 @@ def train(
 
 def _lessons(
     model, recipe, learn, watch, features, seed, views, # as in `train`
-):                                                      # recipe, what is learned from, what is watched
+):                                                      # what is learned from, what is watched
     "For `align` and `tune`."
     lite = isinstance(model.vision, LiteClip)
     talk = own_replies(model, text_prompts()) if recipe.text else ()
     lessons = Lessons(learn, features, recipe, model.vision if lite else None, seed, load_scenes() if lite else (), talk)
     watched = Lessons(watch, features, replace(recipe, passes=1, prototypes=0, scenes=0, text=0, questions=5, pairs=2), seed=seed)
-    return recipe, lessons, watched
+    return lessons, watched
 
 def _glances(
     model, recipe, learn, watch, features, seed, views, # as in `train`
-):                                                      # recipe, what is learned from, what is watched
+):                                                      # what is learned from, what is watched
     "For `clip`: a lite encoder learns from kept features, a CLIP from the Hub gets LoRA and looks at the files."
     encoder, lite = model.vision, isinstance(model.vision, LiteClip)
     if not lite:
         if any(p.path is None for p in [*learn, *watch]): raise TrainingError("fine-tuning this CLIP needs the photos: point MMLLM_DATA at the folder that holds coco128")
-        encoder.add_lora(); model.config.clip_r = 8; recipe = replace(recipe, batch=min(recipe.batch, 16))
+        model.config.clip_r = model.config.clip_r or 8
+        encoder.add_lora(model.config.clip_r)
     calibrate(encoder, learn, features)
-    lessons = Glances(learn, features if lite else None, recipe, encoder if lite else None, seed, views)
-    return recipe, lessons, Glances(watch, features if lite else None, replace(recipe, passes=5, prototypes=0), None, seed)
+    batches = recipe if lite else replace(recipe, batch=min(recipe.batch, 16)) # pixels need more memory than features
+    lessons = Glances(learn, features if lite else None, batches, encoder if lite else None, seed, views)
+    return lessons, Glances(watch, features if lite else None, replace(batches, passes=5, prototypes=0), None, seed)
 
 # %% ../nbs/08_training.ipynb #6ea9ab1b
 def plot_history(

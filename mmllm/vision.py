@@ -120,7 +120,7 @@ class LiteClip(DualEncoder):
         "The features that belong to places: here all of them."
         return self.check_features(features)
 
-# %% ../nbs/03_vision.ipynb #15d56626
+# %% ../nbs/03_vision.ipynb #2e2bd3b0
 @patch
 def _sentences(self:LiteClip,
     texts, # list of strings
@@ -132,7 +132,7 @@ def _sentences(self:LiteClip,
         batch = self.tokenizer(new[i:i + 64], padding=True, truncation=True, return_tensors="pt").to(self.image.device)
         with torch.no_grad(): states, mask = self.text(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
         self.said |= zip(new[i:i + 64], F.normalize((states * mask).sum(1) / mask.sum(1), dim=-1))
-    return torch.stack([self.said[text] for text in texts]).to(self.image.device)
+    return torch.stack([self.said[text].to(self.image.device) for text in texts])
 
 @patch
 def _names(self:LiteClip):
@@ -303,8 +303,8 @@ def concept_logits(self:DualEncoder,
     with torch.no_grad(): near = self.concept_similarity(features) # the space is taught by captions only
     return heads.trust * (near - heads.usual) + seen.logsumexp(1) - math.log(seen.shape[1]) + heads.look.bias
 
-# %% ../nbs/03_vision.ipynb #f87123de
-SAYS = {"man": "man|men|guy|guys", "woman": "woman|women|lady|ladies", "child": "child|children|kid|kids", "crowd": "crowd|people|group of",
+# %% ../nbs/03_vision.ipynb #090026ff
+SAYS = {"baby": "baby|babies", "man": "man|men|guy|guys", "woman": "woman|women|lady|ladies", "child": "child|children|kid|kids", "crowd": "crowd|people|group of",
         "snow slope": "ski|snow|slope|snowy", "mountains": "mountain|mountains", "sea": "sea|ocean|wave|waves", "field": "field|grass|grassy",
         "street": "street|road", "skate park": "skate|skateboard|ramp", "sky": "sky|clouds|cloudy", "forest": "forest|wooded|woods|trees",
         "living room": "living room|couch|sofa", "baseball field": "baseball", "tennis court": "tennis", "zoo": "zoo|enclosure",
