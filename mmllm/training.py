@@ -209,19 +209,20 @@ def __call__(self:Imagination,
     noise = torch.from_numpy(rng.normal(size=(self.side ** 2, len(self.background)))).float() * self.spread * .3
     return (picture.flatten(0, 1) + noise).clamp(min=0)
 
-# %% ../nbs/08_training.ipynb #24104ad9
+# %% ../nbs/08_training.ipynb #a41dff98
 def own_replies(
     model,           # `MMModel`
     prompts,         # list of texts
     max_new_tokens=40, # longest reply
     batch_size=16,   # prompts at a time
 ):                   # list of conversations, each a request and the reply of the language model as it was
-    "What the language model says by itself; a reply that was cut off ends with its last whole sentence."
+    "What the language model says by itself; of a reply that was cut off the whole sentences stay, if there are any."
     asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
     with model.language.disable_adapter():
         said = [text for i in range(0, len(asked), batch_size) for text in model.reply(asked[i:i + batch_size], max_new_tokens=max_new_tokens)]
     cut = lambda text: len(encode_text(model.processor.tokenizer, text)) >= max_new_tokens - 2
-    whole = [re.sub(r"(?s)^(.*\D[.!?])(?=\s).*$", r"\1", text) if cut(text) else text for text in said]
+    ends = lambda text: (re.findall(r"(?s)^.*\D[.!?](?=\s)", text) or [""])[0] # up to the last sentence that ended
+    whole = [ends(text) if cut(text) else text for text in said]
     return [[*messages, {"role": "assistant", "content": text}] for messages, text in zip(asked, whole) if text.strip()]
 
 # %% ../nbs/08_training.ipynb #6cd1eade
