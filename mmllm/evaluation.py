@@ -145,7 +145,7 @@ def named_objects(
     pattern, words = _object_words()
     return {words[found] for found in pattern.findall(NOT_MEANT.sub(" ", text.lower()))}
 
-# %% ../nbs/09_evaluation.ipynb #b811f6ba
+# %% ../nbs/09_evaluation.ipynb #f3bc656b
 def object_tallies(
     texts,      # (N,) captions or lists of objects
     truths,     # (N,) sets of class names that the boxes show
@@ -159,23 +159,33 @@ def object_tallies(
         rows.append([len(named & there), len(named), len(there), len(invented), bool(invented), 1])
     return np.array(rows, dtype=float)
 
-def precision_of(totals):
+def precision_of(
+    totals, # (6,) sums of `object_tallies`; the first three suffice for precision, recall and F1
+):           # 0 to 1
     "Right over named; 0 if nothing was named."
     return float(totals[0] / max(totals[1], 1))
 
-def recall_of(totals):
+def recall_of(
+    totals, # (6,) sums of `object_tallies`; the first three suffice for precision, recall and F1
+):           # 0 to 1
     "Right over there."
     return float(totals[0] / max(totals[2], 1))
 
-def f1_of(totals):
+def f1_of(
+    totals, # (6,) sums of `object_tallies`; the first three suffice for precision, recall and F1
+):           # 0 to 1
     "Harmonic mean of precision and recall, over all objects together."
     return float(2 * totals[0] / max(totals[1] + totals[2], 1))
 
-def chair_i(totals):
+def chair_i(
+    totals, # (6,) sums of `object_tallies`; the first three suffice for precision, recall and F1
+):           # 0 to 1
     "Share of the named objects that is made up."
     return float(totals[3] / max(totals[1], 1))
 
-def chair_s(totals):
+def chair_s(
+    totals, # (6,) sums of `object_tallies`; the first three suffice for precision, recall and F1
+):           # 0 to 1
     "Share of the captions that make something up."
     return float(totals[4] / totals[5])
 
@@ -515,7 +525,7 @@ def make_row(
     counts = as_counts(scores)
     return Row(metric, condition, combine(counts.sum(0)), *bootstrap_interval(counts, photos, combine, seed), len(counts))
 
-# %% ../nbs/09_evaluation.ipynb #45866056
+# %% ../nbs/09_evaluation.ipynb #4dbf65bf
 def caption_rows(
     items,     # list of `Item`
     replies,   # list of texts
@@ -534,10 +544,13 @@ def caption_rows(
     return rows + [Row(f"distinct-{n}", condition, distinct(replies, n), float("nan"), float("nan"), len(replies)) for n in (1, 2)]
 
 def object_rows(
-    items, replies, condition, seed, # as in `caption_rows`
-    what="lists",                    # where the objects are named
-    more=(),                         # further (name, combine)
-):                                   # list of `Row`; empty where no photo is labelled
+    items,        # list of `Item`
+    replies,      # list of texts
+    condition,    # name
+    seed,         # of the draws
+    what="lists", # where the objects are named
+    more=(),      # further (name, combine)
+):                # list of `Row`; empty where no photo is labelled
     "Precision, recall and F1 of the objects, micro-averaged."
     kept = [(item, reply) for item, reply in zip(items, replies) if item.objects]
     if not kept: return []
@@ -572,10 +585,14 @@ def question_rows(
     return rows + [make_row(f"accuracy, {kind}", condition, right[kinds == kind], photos[kinds == kind], ratio, seed)
                    for kind in ("yes/no", "number", "other") if (kinds == kind).any()]
 
-# %% ../nbs/09_evaluation.ipynb #3a1abdbd
+# %% ../nbs/09_evaluation.ipynb #2dfaf5e6
 def presence_rows(
-    items, replies, condition, seed=0, space=None, # as in `question_rows`
-):                                                 # list of `Row`
+    items,      # list of `Item`
+    replies,    # list of texts
+    condition,  # name
+    seed=0,     # of the draws
+    space=None, # ignored
+):              # list of `Row`
     "POPE: accuracy, F1 and share of yes for each way to choose absent objects."
     rows, said = [], np.array([vqa_normalise(reply).split(" ")[0] if reply.strip() else "" for reply in replies])
     truth, photos, group = (np.array(x) for x in zip(*[(item.references[0], item.photo, item.group) for item in items]))
@@ -588,8 +605,12 @@ def presence_rows(
     return rows
 
 def text_rows(
-    items, replies, condition, seed=0, space=None, # as in `question_rows`
-):                                                 # list of one `Row`
+    items,      # list of `Item`
+    replies,    # list of texts
+    condition,  # name
+    seed=0,     # of the draws
+    space=None, # ignored
+):              # list of one `Row`
     "Share of the questions without a picture whose reply has the right words in it."
     has = lambda reply, answer: f" {vqa_normalise(answer)} " in f" {vqa_normalise(reply)} "
     right = [float(any(has(reply, answer) for answer in item.references)) for item, reply in zip(items, replies)]

@@ -342,7 +342,7 @@ def calibrate(
     labels = torch.stack([concept_labels(p) for p in photos]).clamp(min=0).to(heads.trust.device)
     heads.look.bias.copy_(((labels.sum(0) + .5) / (len(photos) + 1)).logit() * .7 - .5)
 
-# %% ../nbs/08_training.ipynb #a78b4d6b
+# %% ../nbs/08_training.ipynb #f40925c0
 def clip_groups(
     encoder, # `DualEncoder`
     rate,    # of the corrections
@@ -372,7 +372,8 @@ class LessonTrainer(Trainer):
         return self.optimizer
 
     def compute_loss(self,
-        model, inputs,        # of the Trainer
+        model,                # of the Trainer
+        inputs,               # a batch
         return_outputs=False, # of the Trainer
         **kwargs,             # ignored
     ):                        # the loss, or loss and outputs
