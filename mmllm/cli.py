@@ -165,7 +165,9 @@ def _space(
     import torch
     from mmllm.evaluation import Space
     @torch.inference_mode()
-    def embed(texts): return torch.cat([model.vision.embed_texts(texts[i:i + 64]).cpu() for i in range(0, len(texts), 64)]).numpy()
+    def embed(texts):
+        "Texts in batches of 64."
+        return torch.cat([model.vision.embed_texts(texts[i:i + 64]).cpu() for i in range(0, len(texts), 64)]).numpy()
     with torch.inference_mode(): images = {name: model.vision.embed_images(f[None].to(model.device))[0].cpu().numpy() for name, f in features.items()}
     return Space(images, embed)
 
@@ -211,9 +213,11 @@ def evaluate(
     grey = encode_images(loaded.vision, [np.full((64, 64, 3), 128, np.uint8)], progress=False)[0]
     folder, what = Path(out or "runs/evaluation"), Path(captions).stem if captions else "validation"
     folder.mkdir(parents=True, exist_ok=True)
-    def ask_all(conversations): # questions that never had a picture may be answered at length
+    def ask_all(conversations):
+        "Replies; questions that never had a picture may be answered at length."
         return loaded.reply(conversations, max_new_tokens=64 if isinstance(conversations[0][0]["content"], str) else 24)
     def alone(conversations):
+        "The same without the adapter."
         with loaded.language.disable_adapter(): return ask_all(conversations)
     report = measure(ask_all, items, batch_size=batch, seed=seed, save=folder/f"{what}-{name}{'-quick' if quick else ''}.jsonl",
                      blank=lambda image: grey, model=name, alone=alone, given=_neighbours(loaded, items, space), space=space)

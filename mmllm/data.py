@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_IMAGE_BYTES', 'MAX_AUDIO_BYTES', 'IMAGE_KINDS', 'AUDIO_KINDS', 'MAX_PIXELS', 'MAX_STRETCH', 'SAMPLE_RATE',
-           'MAX_SECONDS', 'LOUDEST', 'CLASS_NAMES', 'COCO128_URL', 'FEATURE_SHAPE', 'LARGEST', 'PLACES', 'PEOPLE',
+           'MAX_SECONDS', 'LOUDEST', 'CLASS_NAMES', 'COCO128_URL', 'FEATURE_SHAPE', 'LARGEST', 'PLACES',
            'CAPTION_PROMPT', 'CAPTION_PROMPTS', 'QUESTION_SUFFIX', 'OBJECTS_PROMPT', 'DataError', 'MediaError',
            'MediaNotFound', 'UnknownFormat', 'DamagedMedia', 'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'sniff',
            'load_image', 'load_audio', 'data_file', 'load_annotations', 'check_boxes', 'load_labels', 'Photo',
@@ -798,7 +798,6 @@ PLACES = ("airport", "baseball field", "bathroom", "beach", "bedroom", "bridge",
           "farm", "field", "forest", "garden", "grassy hill", "harbor", "highway", "kitchen", "lake", "living room", "market", "mountains",
           "museum", "office", "park", "parking lot", "plate", "porch", "restaurant", "river", "room", "sea", "sidewalk", "skate park", "sky",
           "snow slope", "soccer field", "stadium", "store", "street", "table", "tennis court", "tower", "train station", "train tracks", "yard", "zoo")
-PEOPLE = ("man", "woman", "boy", "girl", "child", "baby", "people", "crowd", "player", "skier", "surfer")
 
 @dataclass(frozen=True)
 class Scene:

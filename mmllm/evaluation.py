@@ -905,6 +905,7 @@ def examples(self:Report,
     scores = cider_scores([said[i] for i in asked], [self.items[i].references for i in asked]) if len(asked) > 1 else np.zeros(len(asked))
     order, rng = [int(i) for i in np.argsort(-scores, kind="stable")], np.random.default_rng(seed)
     def one(i, score=""):
+        "What the page shows of one item."
         item = self.items[i]
         picture = shown.get(item.photo, (images_of(item.messages) or [None])[0])
         return dict(photo=item.photo, picture=thumbnail(picture), question=item.messages[-1]["content"][-1]["text"], said=said[i], truth=" / ".join(item.references[:2]), score=score)

@@ -19,7 +19,7 @@ from .core import MMError
 from peft import LoraConfig, inject_adapter_in_model
 from sklearn.metrics import average_precision_score, f1_score
 from .weights import fetch
-from .data import CLASS_NAMES, PLACES, Photo, load_image, object_counts, save_features
+from .data import CLASS_NAMES, PLACES, load_image, object_counts, save_features
 
 # %% ../nbs/03_vision.ipynb #1ccfd182
 class VisionError(MMError, ValueError):
