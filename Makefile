@@ -9,7 +9,7 @@ SUPPORTED := import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <=
   "mmllm needs Python 3.10 to 3.13 and $(PYTHON) is %d.%d: name another one, as in make setup PYTHON=python3.12" % v)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab docs readme clean
+.PHONY: help setup demo test lab chat docs readme clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,7 +41,10 @@ test: setup ## everything that CI checks
 	@$(BIN)/python .ci/check.py
 
 lab: setup ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab nbs
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=nbs nbs/tutorials/chat_demo.ipynb
+
+chat: setup ## talk to the model in the browser, on this machine only
+	@$(BIN)/mmllm chat --notebook nbs/tutorials/chat_demo.ipynb
 
 docs: setup ## the documentation site, in _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "the site is built by Quarto, which is not here: see https://quarto.org"; exit 1; }
