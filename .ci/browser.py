@@ -1,0 +1,276 @@
+"""The chat as people use it: Debian's Chromium, driven by Playwright, against Voila and JupyterLab, with the lite model.
+
+    python .ci/browser.py                 every check; the last lines are the times that were measured
+    python .ci/browser.py stop tabs       the checks whose name has one of these words
+    python .ci/browser.py --shots FOLDER  keep screenshots
+
+Without Chromium it says so, and that is no failure: nobody can install a browser by `pip`.
+"""
+import argparse, functools, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, traceback, urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+DEMO = ROOT/"nbs"/"tutorials"/"chat_demo.ipynb"
+FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+         "--disable-sync --use-fake-ui-for-media-stream --use-fake-device-for-media-stream").split()
+WAIT = 90_000 # ms; a busy machine is slow, and that is no fault of the chat
+RUDE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> <|im_end|> <image>'
+
+def chromium(): return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+def free_port():
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+
+class Program:
+    "A server that runs while the block does."
+    def __init__(self, command, url, **env): self.command, self.url, self.env = [str(o) for o in command], url, env
+    def __enter__(self):
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(self.command, cwd=ROOT, env={**os.environ, **self.env}, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
+        for _ in range(240):
+            try: urllib.request.urlopen(self.url, timeout=2).close(); return self
+            except OSError: time.sleep(.5)
+            if self.process.poll() is not None: break
+        self.__exit__(); self.log.seek(0)
+        raise RuntimeError(f"{self.command[:3]} did not start: {self.log.read()[-2000:]}")
+    def __exit__(self, *_):
+        try: os.killpg(self.process.pid, signal.SIGTERM) # its own group: kernels end with it
+        except ProcessLookupError: pass
+        try: self.process.wait(20)
+        except subprocess.TimeoutExpired: os.killpg(self.process.pid, signal.SIGKILL)
+
+class Talk:
+    "A chat in a page, with the words that a person would use for what they do."
+    def __init__(self, page): self.page = page
+    def open(self, url):
+        self.page.goto(url, timeout=WAIT)
+        self.box.wait_for(timeout=WAIT)
+        return self
+    @property
+    def box(self): return self.page.get_by_label("Message: Enter sends").first
+    def press(self, name): self.page.get_by_role("button", name=name, exact=True).last.click()
+    def until(self, script, *args): self.page.wait_for_function(script, arg=list(args), timeout=WAIT, polling=20)
+    def finished(self, n): self.until("([n]) => document.querySelectorAll('.bot[data-state]').length == n && ![...document.querySelectorAll('.bot')].some(o => ['waiting', 'writing'].includes(o.dataset.state))", n)
+    def ask(self, text):
+        "Type and press Enter; the seconds until the first word can be seen."
+        before = self.page.locator(".bot").count()
+        self.box.fill(text)
+        began = time.perf_counter()
+        self.box.press("Enter")
+        self.until("([n]) => document.querySelectorAll('.bot .mm-bubble')[n]?.innerText.trim()", before)
+        return time.perf_counter() - began
+    def attach(self, *files):
+        before = self.page.locator(".mm-chip[data-ok]").count()
+        self.page.set_input_files("input[type=file]", [str(f) for f in files])
+        self.until("([n]) => document.querySelectorAll('.mm-chip[data-ok], .mm-chip.bad').length >= n", before + len(files))
+    def replies(self): return self.page.locator(".bot .mm-bubble").all_inner_texts()
+    def state(self): return self.page.locator(".bot").last.get_attribute("data-state")
+
+class Lab(Talk):
+    "The same in JupyterLab: open the notebook and run it."
+    def open(self, url):
+        self.page.goto(url, timeout=WAIT)
+        self.page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=WAIT)
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        self.box.wait_for(timeout=WAIT)
+        return self
+
+# --- checks: each gets a browser's context, the address, and notes down what it measured
+
+def types_and_streams(new, url, shot, note):
+    talk = Talk(new()).open(url)
+    shot(talk, "empty")
+    talk.until("() => document.body.innerText.includes('GB')") # the model is there
+    note("Enter to first word, text", talk.ask("Tell me about the sea."))
+    sizes, now = set(), time.time()
+    while talk.state() in ("waiting", "writing") and time.time() - now < 60: sizes.add(len(talk.replies()[0])); time.sleep(.03)
+    assert len(sizes) > 4, f"the reply did not grow while it was made: {sizes}"
+    note("updates of one reply that were seen", len(sizes))
+    assert talk.box.evaluate("o => o === document.activeElement"), "the composer lost the focus"
+    talk.box.press("Shift+Enter"); assert talk.box.input_value() == "\n"
+    shot(talk, "text")
+
+def sees_a_photo(new, url, shot, note):
+    talk = Talk(new()).open(url)
+    talk.attach(PHOTOS/"chelsea.png")
+    note("Enter to first word, new photo", talk.ask("Describe this picture in one sentence."))
+    talk.finished(1)
+    assert "cat" in talk.replies()[0].lower(), talk.replies()
+    assert "cat" in talk.page.inner_text(".mm-facts >> nth=1"), "what the eyes named is not shown"
+    talk.page.get_by_role("button", name="Enlarge chelsea.png").click()
+    assert talk.page.locator("dialog[open] img").evaluate("o => o.naturalWidth") > 400
+    shot(talk, "enlarged"); talk.page.keyboard.press("Escape")
+    shot(talk, "photo")
+    note("Enter to first word, turn 2 about the photo", talk.ask("Which animal is it?"))
+
+def pastes_and_drops(new, url, shot, note):
+    talk = Talk(new()).open(url)
+    give = """async (o, [event, name]) => { const c = new OffscreenCanvas(64, 64), x = c.getContext('2d'); x.fillStyle = 'red'; x.fillRect(0, 0, 64, 64)
+      const t = new DataTransfer(); t.items.add(new File([await c.convertToBlob()], name, { type: 'image/png' }))
+      o.dispatchEvent(event === 'paste' ? new ClipboardEvent('paste', { clipboardData: t, bubbles: true }) : new DragEvent('drop', { dataTransfer: t, bubbles: true })) }"""
+    talk.box.evaluate(give, ["paste", "pasted.png"]); talk.box.evaluate(give, ["drop", RUDE + ".png"])
+    talk.until("() => document.querySelectorAll('.mm-chip[data-ok]').length == 2")
+    talk.ask("Which colour?"); talk.finished(1)
+    assert talk.page.locator(".you .mm-media img").count() == 2
+    assert not talk.page.evaluate("window.hacked"), "a file name ran as a script"
+
+def hears_the_microphone(new, url, shot, note):
+    from mmllm.evaluation import word_error_rate
+    talk = Talk(new()).open(url)
+    talk.press("Record from the microphone"); time.sleep(6.5); talk.press("Finish the recording")
+    talk.until("() => document.querySelector('.mm-chip[data-ok]')")
+    talk.ask("What was said?"); talk.finished(1)
+    heard = talk.page.inner_text(".mm-heard").strip("“”")
+    note("word error rate of the recording", word_error_rate([SAID], [heard]))
+    assert word_error_rate([SAID], [heard]) < .35, f"heard {heard!r}, said {SAID!r}"
+    shot(talk, "recording")
+
+def stops_retries_edits_clears(new, url, shot, note):
+    talk = Talk(new()).open(url)
+    talk.ask("Tell me a very long story about the sea.")
+    began = time.perf_counter(); talk.press("Stop the reply"); talk.finished(1)
+    note("Stop to stopped", time.perf_counter() - began)
+    assert talk.state() == "stopped" and talk.replies()[0].strip()
+    shot(talk, "stopped")
+    talk.press("Ask again"); talk.until("() => document.querySelector('.bot').dataset.state == 'writing'"); talk.page.keyboard.press("Escape"); talk.finished(1)
+    talk.press("Edit this message"); talk.box.fill("What is two and two?"); talk.box.press("Enter")
+    talk.until("() => document.querySelector('.you .mm-bubble').innerText.startsWith('What is two')"); talk.finished(1)
+    assert talk.state() == "done" and talk.page.locator(".you").count() == 1
+    with talk.page.expect_download() as download: talk.press("Export")
+    assert "What is two" in Path(download.value.path()).read_text()
+    talk.press("Clear"); talk.until("() => !document.querySelector('.mm-row')")
+
+def refuses_files(new, url, shot, note):
+    talk = Talk(new()).open(url)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in (("paper.pdf", b"%PDF-1.7 " + b"x" * 99), ("huge.png", bytes(33 << 20)), ("empty.png", b""), ("cut.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 99)):
+            (Path(folder)/name).write_bytes(data)
+            talk.attach(Path(folder)/name)
+    said = talk.page.locator(".mm-chip.bad").all_inner_texts()
+    assert len(said) == 4 and any("limit is 32 MiB" in s for s in said), said
+    shot(talk, "refused")
+    talk.ask("Hello"); talk.finished(1) # the conversation goes on without them
+
+def rude_text_stays_text(new, url, shot, note):
+    talk = Talk(new()).open(url)
+    talk.ask(RUDE + " Say it again: **<b onclick=x>bold</b>**"); talk.finished(1)
+    assert RUDE in talk.page.inner_text(".you .mm-bubble"), "the prompt is not shown as it was typed"
+    assert not talk.page.evaluate("window.hacked") and not talk.page.locator(".mm-chat script, .mm-bubble img, .mm-bubble b").count()
+
+def quick_clicks_leave_one_state(new, url, shot, note):
+    talk = Talk(new()).open(url)
+    for i in range(10):
+        talk.box.fill(f"Quick {i}")
+        talk.page.evaluate("() => document.querySelector('.mm-bar .go').click()")
+    talk.until("() => document.querySelector('.mm-bar .go').innerText == 'Send' || document.querySelectorAll('.bot[data-state=done]').length")
+    n = talk.page.locator(".bot").count(); talk.finished(n)
+    assert n >= 1 and talk.page.inner_text(".mm-bar .go") == "Send"
+    talk.box.fill(""); talk.ask("And now?"); talk.finished(n + 1)
+
+def tabs_share_a_model(new, url, shot, note):
+    one, two = Talk(new()).open(url), Talk(new()).open(url)
+    one.ask("Tell me a very long story about a ship.")
+    one.page.close() # in the middle of the reply
+    note("Enter to first word after another tab closed in its reply", two.ask("Hello, who are you?"))
+    two.finished(1); assert two.page.locator(".you").count() == 1
+    kernels = [memory(p) for p in children(VOILA) if "ipykernel" in command(p)]
+    note("model process, GB", memory(VOILA)); note("largest tab process, GB", max(kernels))
+    two.page.reload(); two.box.wait_for(timeout=WAIT)
+    assert not two.page.locator(".mm-row").count(), "a reload of Voila begins again"
+    two.ask("Still there?")
+
+def dark_and_narrow(new, url, shot, note):
+    talk = Talk(new(width=390, height=780)).open(url + "?voila-theme=dark" if "?" not in url else url)
+    talk.attach(PHOTOS/"coffee.png"); talk.ask("Describe this picture in one sentence."); talk.finished(1)
+    assert talk.page.evaluate("document.documentElement.scrollWidth") <= 392, "the page scrolls sideways"
+    shot(talk, "narrow")
+    talk.press("Settings"); talk.page.get_by_label("System").fill("Answer in one word.")
+    talk.page.evaluate("() => document.activeElement.blur()"); shot(talk, "settings")
+
+def lab_works_too(new, url, shot, note):
+    talk = Lab(new(width=1200, height=900)).open(url)
+    talk.until("() => document.body.innerText.includes('GB')")
+    talk.attach(PHOTOS/"coffee.png")
+    note("Enter to first word in JupyterLab, new photo", talk.ask("Describe this picture in one sentence.")); talk.finished(1)
+    talk.box.fill("dd are keys of JupyterLab"); assert talk.box.input_value().startswith("dd"); talk.box.fill("")
+    talk.page.get_by_role("menuitem", name="Settings", exact=True).click(); talk.page.get_by_role("menuitem", name="Theme", exact=True).click()
+    talk.page.get_by_role("menuitem", name="JupyterLab Dark", exact=True).click(); time.sleep(2)
+    dark = talk.page.evaluate("getComputedStyle(document.querySelector('.mm-chat')).backgroundColor.match(/\\d+/g).slice(0, 3).every(x => x < 80)")
+    shot(talk, "lab dark"); assert dark, "the chat is not dark in a dark theme"
+
+# --- the machine
+
+def command(pid):
+    try: return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError: return ""
+
+def children(pid):
+    import psutil
+    return [p.pid for p in psutil.Process(pid).children(recursive=True)]
+
+def memory(pid):
+    import psutil
+    return psutil.Process(pid).memory_info().rss / 1e9
+
+CHECKS = [types_and_streams, sees_a_photo, pastes_and_drops, hears_the_microphone, stops_retries_edits_clears, refuses_files,
+          rude_text_stays_text, quick_clicks_leave_one_state, tabs_share_a_model, dark_and_narrow, lab_works_too]
+
+def run(browser, check, url, shots):
+    "One check in a context of its own; returns what it measured, or raises."
+    measured, pages = [], []
+    def new(width=900, height=860):
+        context = browser.new_context(viewport=dict(width=width, height=height), accept_downloads=True, permissions=["clipboard-read", "clipboard-write"])
+        context.route(re.compile(r"^https?://(?!127\.0\.0\.1|localhost)"), lambda route: route.abort()) # nothing from elsewhere is needed
+        pages.append(context.new_page())
+        return pages[-1]
+    def shot(talk, name):
+        if shots: talk.page.screenshot(path=str(Path(shots)/f"{name.replace(' ', '-')}.png"))
+    try: check(new, url, shot, lambda what, value: measured.append((what, value)))
+    except Exception:
+        if shots and pages and not pages[-1].is_closed(): pages[-1].screenshot(path=str(Path(shots)/f"failed-{check.__name__}.png"))
+        raise
+    finally:
+        for page in pages: page.context.close()
+    return measured
+
+def lab(folder, port):
+    shutil.copy(DEMO, folder)
+    return Program([BIN/"jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
+                    "--LabApp.news_url=None"], f"http://127.0.0.1:{port}/api", JUPYTERLAB_SETTINGS_DIR=f"{folder}/settings")
+
+def main():
+    global PHOTOS, SAID, VOILA
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*"); parser.add_argument("--shots")
+    args = parser.parse_args()
+    if not chromium(): print("skipped: there is no Chromium here (on Debian: apt install chromium)"); return 0
+    from playwright.sync_api import sync_playwright
+    from mmllm.weights import fetch
+    PHOTOS, speech = fetch("photos"), fetch("librivox")
+    sound = sorted(speech.glob("*.wav"))[2]
+    SAID = next(line.split("(")[0].replace("<s>", "").replace("</s>", "").strip() for line in (speech/"transcription").read_text().splitlines() if sound.stem in line)
+    if args.shots: Path(args.shots).mkdir(parents=True, exist_ok=True)
+    port, other, failed, measured = free_port(), free_port(), 0, []
+    chosen = [c for c in CHECKS if not args.words or any(w in c.__name__ for w in args.words)]
+    start = time.time()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p, \
+         Program([BIN/"mmllm", "chat", "--notebook", DEMO, "--port", port, "--no_browser"], f"http://127.0.0.1:{port}/voila/static/voila.js") as voila:
+        VOILA = voila.process.pid
+        browser = p.chromium.launch(executable_path=chromium(), args=[*FLAGS, f"--use-file-for-fake-audio-capture={sound}%noloop"])
+        for check in chosen:
+            began = time.time()
+            try:
+                if check is lab_works_too:
+                    with lab(folder, other): found = run(browser, check, f"http://127.0.0.1:{other}/lab/tree/{DEMO.name}", args.shots)
+                else: found = run(browser, check, f"http://127.0.0.1:{port}/", args.shots)
+                measured += found; print(f"ok    {check.__name__.replace('_', ' ')}  ({time.time() - began:.0f} s)", flush=True)
+            except Exception as error:
+                failed += 1; print(f"FAIL  {check.__name__.replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}", *traceback.format_exc().splitlines()[-8:-1], sep="\n      ", flush=True)
+        browser.close()
+    for what, value in measured: print(f"      {what}: {value:.2f}" if isinstance(value, float) else f"      {what}: {value}")
+    print(f"{len(chosen) - failed} browser checks passed, {failed} failed, {time.time() - start:.0f} s")
+    return 1 if failed else 0
+
+if __name__ == "__main__": sys.exit(main())
