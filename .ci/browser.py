@@ -72,12 +72,18 @@ class Lab(Talk):
     def open(self, url):
         self.page.goto(url, timeout=WAIT)
         self.page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=WAIT)
+        try: self.page.get_by_role("button", name="Select", exact=True).click(timeout=5000) # a kernel
+        except Exception: pass                                                          # it was not asked for
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self.box.wait_for(timeout=WAIT)
         return self
 
 # --- checks: each gets a browser's context, the address, and notes down what it measured
+
+def is_dark(talk):
+    "Whether the chat stands on a dark ground."
+    return talk.page.evaluate("getComputedStyle(document.querySelector('.mm-chat')).backgroundColor.match(/\\d+/g).slice(0, 3).every(x => x < 80)")
 
 def types_and_streams(new, url, shot, note):
     talk = Talk(new()).open(url)
@@ -182,9 +188,10 @@ def tabs_share_a_model(new, url, shot, note):
     two.ask("Still there?")
 
 def dark_and_narrow(new, url, shot, note):
-    talk = Talk(new(width=390, height=780)).open(url + "?voila-theme=dark" if "?" not in url else url)
+    talk = Talk(new(width=390, height=780)).open(url + "?theme=dark")
     talk.attach(PHOTOS/"coffee.png"); talk.ask("Describe this picture in one sentence."); talk.finished(1)
     assert talk.page.evaluate("document.documentElement.scrollWidth") <= 392, "the page scrolls sideways"
+    assert is_dark(talk), "the chat is not dark in a dark theme"
     shot(talk, "narrow")
     talk.press("Settings"); talk.page.get_by_label("System").fill("Answer in one word.")
     talk.page.evaluate("() => document.activeElement.blur()"); shot(talk, "settings")
@@ -195,10 +202,10 @@ def lab_works_too(new, url, shot, note):
     talk.attach(PHOTOS/"coffee.png")
     note("Enter to first word in JupyterLab, new photo", talk.ask("Describe this picture in one sentence.")); talk.finished(1)
     talk.box.fill("dd are keys of JupyterLab"); assert talk.box.input_value().startswith("dd"); talk.box.fill("")
-    talk.page.get_by_role("menuitem", name="Settings", exact=True).click(); talk.page.get_by_role("menuitem", name="Theme", exact=True).click()
-    talk.page.get_by_role("menuitem", name="JupyterLab Dark", exact=True).click(); time.sleep(2)
-    dark = talk.page.evaluate("getComputedStyle(document.querySelector('.mm-chat')).backgroundColor.match(/\\d+/g).slice(0, 3).every(x => x < 80)")
-    shot(talk, "lab dark"); assert dark, "the chat is not dark in a dark theme"
+    shot(talk, "lab dark"); assert is_dark(talk), "the chat is not dark in a dark theme"
+    talk.page.keyboard.press("Control+s"); time.sleep(1); talk.page.reload(); talk.box.wait_for(timeout=WAIT)
+    talk.until("() => document.querySelector('.bot[data-state=done]')") # the kernel still has the conversation, the notebook has not
+    assert "coffee.png" not in NOTEBOOK.read_text(), "an upload was saved in the notebook"
 
 # --- the machine
 
@@ -232,11 +239,18 @@ def run(browser, check, url, shots):
         if shots and pages and not pages[-1].is_closed(): pages[-1].screenshot(path=str(Path(shots)/f"failed-{check.__name__}.png"))
         raise
     finally:
-        for page in pages: page.context.close()
+        for page in pages:
+            if not page.is_closed(): page.close() # so that Voila hears of it
+            page.context.close()
     return measured
 
 def lab(folder, port):
-    shutil.copy(DEMO, folder)
+    global NOTEBOOK
+    NOTEBOOK = Path(shutil.copy(DEMO, folder))
+    settings = Path(folder)/"settings"/"@jupyterlab"/"apputils-extension"
+    settings.mkdir(parents=True)
+    (settings/"themes.jupyterlab-settings").write_text('{"theme": "JupyterLab Dark"}')
+    (settings/"notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     return Program([BIN/"jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
                     "--LabApp.news_url=None"], f"http://127.0.0.1:{port}/api", JUPYTERLAB_SETTINGS_DIR=f"{folder}/settings")
 

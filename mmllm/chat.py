@@ -715,7 +715,7 @@ def to_html(
     return nh3.clean(_MARKDOWN.render(text), tags=_TAGS, attributes={"a": {"href"}, "ol": {"start"}}, url_schemes={"http", "https", "mailto"},
                      link_rel="noopener noreferrer", set_tag_attribute_values={"a": {"target": "_blank"}})
 
-# %% ../nbs/10_chat.ipynb #bf710f27
+# %% ../nbs/10_chat.ipynb #43280963
 _CSS = """
 .mm-chat { --ink: var(--jp-ui-font-color1, CanvasText); --soft: var(--jp-ui-font-color2, GrayText); --paper: var(--jp-layout-color1, Canvas);
   --shade: var(--jp-layout-color2, rgba(127,127,127,.12)); --line: var(--jp-border-color2, rgba(127,127,127,.4)); --brand: var(--jp-brand-color1, #2f6fde);
@@ -735,7 +735,7 @@ _CSS = """
 .mm-bubble table { border-collapse: collapse; display: block; overflow-x: auto; } .mm-bubble th, .mm-bubble td { border: 1px solid var(--line); padding: 3px 8px; }
 .mm-bubble.failed { border: 1px solid var(--jp-error-color1, #d33); }
 .mm-media { display: flex; flex-wrap: wrap; gap: 8px; margin-bottom: 6px; } .you .mm-media { justify-content: flex-end; }
-.mm-media img, .mm-chip img { cursor: zoom-in; border-radius: 10px; max-width: min(200px, 100%); max-height: 160px; display: block; }
+.mm-media img, .mm-chip img { cursor: zoom-in; border-radius: 10px; max-width: 200px; max-height: 160px; display: block; }
 .mm-media button.pic { padding: 0; border: 0; background: none; } .mm-media audio { width: min(260px, 60vw); height: 36px; display: block; }
 .mm-heard { font-size: 13px; color: var(--soft); font-style: italic; max-width: 260px; }
 .mm-facts { font-size: 12px; color: var(--soft); margin: 3px 4px; } .mm-tools { display: flex; gap: 2px; } .you .mm-tools { justify-content: flex-end; }
@@ -750,7 +750,7 @@ _CSS = """
 .mm-files { display: flex; flex-wrap: wrap; gap: 6px; } .mm-chip { display: flex; gap: 6px; align-items: center; border: 1px solid var(--line); border-radius: 10px; padding: 3px 8px; font-size: 13px; max-width: 100%; overflow-wrap: anywhere; }
 .mm-chip img { max-height: 40px; cursor: default; } .mm-chip button { border: 0; background: none; color: inherit; cursor: pointer; } .mm-chip.bad { border-color: var(--jp-error-color1, #d33); }
 .mm-zoom { border: 0; padding: 0; background: transparent; max-width: 96vw; max-height: 96vh; } .mm-zoom::backdrop { background: rgba(0,0,0,.8); } .mm-zoom img { max-width: 94vw; max-height: 92vh; }
-.mm-view { width: 100%; } .mm-drawer .widget-label { width: 110px; } .mm-drawer > * { width: min(480px, 100%) !important; }
+.mm-view { width: 100%; } .mm-drawer .widget-label { width: 110px; } .mm-drawer > * { width: min(480px, calc(100% - 8px)) !important; } .mm-drawer select, .mm-drawer textarea { min-width: 0; max-width: 100%; }
 @media (max-width: 480px) { .mm-face { width: 24px; height: 24px; font-size: 10px; } .mm-body { max-width: 92%; } .mm-log { padding: 8px; height: 56vh; } .mm-bar button.go { min-width: 60px; } }
 @media (prefers-reduced-motion: reduce) { .mm-wait::after { animation: none; } }
 """
@@ -1169,7 +1169,7 @@ def _report(self:ChatView,
     speed = f" · {turn.facts['speed']:.0f} tokens/s" if turn is not None and "speed" in turn.facts else ""
     self.status.value = html.escape(f"{about['name']} on {about['device']} · {about['memory'] / 1e9:.1f} GB{speed}")
 
-# %% ../nbs/10_chat.ipynb #dc643dbc
+# %% ../nbs/10_chat.ipynb #26d3a250
 def _notebook(
     model,  # name of a bundle or preset
     folder, # to write into
@@ -1191,7 +1191,8 @@ def voila_command(
     "How Voila is called; raises `ChatError` if it is not installed."
     from importlib.util import find_spec
     if find_spec("voila") is None: raise ChatError("Voila is not installed: pip install voila")
-    return [sys.executable, "-m", "voila", str(notebook), f"--port={port}", f"--Voila.ip={ip}", "--show_tracebacks=True", f"--theme={'dark' if dark else 'light'}",
+    return [sys.executable, "-m", "voila", str(notebook), f"--port={port}", f"--Voila.ip={ip}", "--show_tracebacks=True", f"--theme={'dark' if dark else 'light'}", "--VoilaConfiguration.allow_theme_override=YES",
+            
             "--MappingKernelManager.cull_idle_timeout=1800", "--MappingKernelManager.cull_interval=60", *([] if browser else ["--no-browser"])]
 
 def serve_chat(
