@@ -755,7 +755,7 @@ _CSS = """
 @media (prefers-reduced-motion: reduce) { .mm-wait::after { animation: none; } }
 """
 
-# %% ../nbs/10_chat.ipynb #a17921cf
+# %% ../nbs/10_chat.ipynb #4a05dd6d
 _JS = r"""
 const PIECE = 1 << 20
 function make(tag, cls, text) { const o = document.createElement(tag); if (cls) o.className = cls; if (text !== undefined) o.textContent = text; return o }
@@ -789,7 +789,7 @@ function render({ model, el }) {
   const root = make("div", "mm-chat"), log = make("div", "mm-log"), empty = make("div", "mm-empty", "Ask something. Pictures and sounds can be dropped, pasted or attached.")
   const box = make("div", "mm-box"), chips = make("div", "mm-files"), text = make("textarea"), bar = make("div", "mm-bar"), note = make("span", "space"), pick = make("input"), zoom = make("dialog", "mm-zoom")
   const rows = [], urls = {}, files = []; let busy = false, editing = null, recording = null, limit = 32 << 20
-  root.dataset.lmSuppressShortcuts = "true"
+  for (const o of [log, bar, chips]) o.dataset.lmSuppressShortcuts = "true" // a key on a button of ours is no command of JupyterLab; in the composer Control+S still saves
   log.setAttribute("role", "log"); log.setAttribute("aria-live", "polite"); log.setAttribute("aria-label", "Conversation"); log.tabIndex = 0
   text.rows = 1; text.placeholder = "Write a message"; text.setAttribute("aria-label", "Message: Enter sends, Shift and Enter begins a line"); note.setAttribute("role", "status")
   pick.type = "file"; pick.multiple = true; pick.hidden = true; pick.accept = "image/jpeg,image/png,image/webp,image/gif,.wav,.flac,.ogg,.mp3"; pick.setAttribute("aria-label", "Files")
@@ -877,7 +877,7 @@ function render({ model, el }) {
   model.on("msg:custom", listen)
 
   root.addEventListener("keydown", e => {
-    e.stopPropagation()
+    if (!e.ctrlKey && !e.metaKey) e.stopPropagation()
     if (e.key === "Escape") { if (editing !== null) { editing = null; text.value = ""; say(""); grow() } else if (busy) send({ kind: "stop" }) }
     if (e.target === text && e.key === "Enter" && !e.shiftKey && !e.isComposing) { e.preventDefault(); if (!busy) submit() }
   })
