@@ -3,6 +3,7 @@
     python .ci/check.py             everything
     python .ci/check.py --fast      the files only, in seconds
     python .ci/check.py 03 index    the files, and the notebooks whose path has one of these words
+    python .ci/check.py browser     the files, and the chat in Chromium
 """
 import argparse, os, subprocess, sys, tempfile, threading, time
 import checks
@@ -78,6 +79,12 @@ def run_offline(count):
     for p in paths():
         if p.stem in OFFLINE: run_notebook(count, p, "offline: ", **env)
 
+def run_browser(count):
+    "The chat in a real browser, where there is one."
+    import browser
+    if not browser.chromium(): return print("skip  .ci/browser.py: no Chromium here, so nobody looked at the chat in a browser (Debian: apt install chromium)", flush=True)
+    run_program(count, ".ci/browser.py", [sys.executable, ROOT/".ci"/"browser.py"])
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="run only the notebooks whose path has one of these")
@@ -87,8 +94,9 @@ def main():
     for check in checks.ALL: count(check.__name__.replace("_", " "), faults_of(check))
     if not args.fast:
         chosen = [p for p in paths() if not args.words or any(w in p.as_posix() for w in args.words)]
-        if not chosen: count("notebooks to run", ["no notebook has that in its path: see nbs/"])
+        if not chosen and args.words != ["browser"]: count("notebooks to run", ["no notebook has that in its path: see nbs/"])
         for p in chosen: run_notebook(count, p)
+        if not args.words or "browser" in args.words: run_browser(count)
         if not args.words: run_offline(count)
     print(f"{time.time() - start:.0f} s in all")
     print(f"{count.passed} passed, {count.failed} failed", flush=True)
