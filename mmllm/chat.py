@@ -715,7 +715,7 @@ def to_html(
     return nh3.clean(_MARKDOWN.render(text), tags=_TAGS, attributes={"a": {"href"}, "ol": {"start"}}, url_schemes={"http", "https", "mailto"},
                      link_rel="noopener noreferrer", set_tag_attribute_values={"a": {"target": "_blank"}})
 
-# %% ../nbs/10_chat.ipynb #43280963
+# %% ../nbs/10_chat.ipynb #dd7e5d4e
 _CSS = """
 .mm-chat { --ink: var(--jp-ui-font-color1, CanvasText); --soft: var(--jp-ui-font-color2, GrayText); --paper: var(--jp-layout-color1, Canvas);
   --shade: var(--jp-layout-color2, rgba(127,127,127,.12)); --line: var(--jp-border-color2, rgba(127,127,127,.4)); --brand: var(--jp-brand-color1, #2f6fde);
@@ -736,7 +736,7 @@ _CSS = """
 .mm-bubble.failed { border: 1px solid var(--jp-error-color1, #d33); }
 .mm-media { display: flex; flex-wrap: wrap; gap: 8px; margin-bottom: 6px; } .you .mm-media { justify-content: flex-end; }
 .mm-media img, .mm-chip img { cursor: zoom-in; border-radius: 10px; max-width: 200px; max-height: 160px; display: block; }
-.mm-media button.pic { padding: 0; border: 0; background: none; } .mm-media audio { width: min(260px, 60vw); height: 36px; display: block; }
+.mm-media button.pic { padding: 0; border: 0; background: none; display: block; } .mm-media audio { width: min(260px, 60vw); height: 36px; display: block; }
 .mm-heard { font-size: 13px; color: var(--soft); font-style: italic; max-width: 260px; }
 .mm-facts { font-size: 12px; color: var(--soft); margin: 3px 4px; } .mm-tools { display: flex; gap: 2px; } .you .mm-tools { justify-content: flex-end; }
 .mm-tools button { border: 0; background: none; color: var(--soft); font-size: 12px; padding: 3px 7px; border-radius: 6px; cursor: pointer; } .mm-tools button:hover { background: var(--shade); color: var(--ink); }
@@ -1169,7 +1169,7 @@ def _report(self:ChatView,
     speed = f" · {turn.facts['speed']:.0f} tokens/s" if turn is not None and "speed" in turn.facts else ""
     self.status.value = html.escape(f"{about['name']} on {about['device']} · {about['memory'] / 1e9:.1f} GB{speed}")
 
-# %% ../nbs/10_chat.ipynb #26d3a250
+# %% ../nbs/10_chat.ipynb #e866311d
 def _notebook(
     model,  # name of a bundle or preset
     folder, # to write into
@@ -1187,13 +1187,17 @@ def voila_command(
     ip,           # address to listen at
     browser=True, # open it?
     dark=False,   # JupyterLab's dark theme?
+    frame="",     # address of a site that may show the page in a frame, such as https://huggingface.co
 ):                # list of words
-    "How Voila is called; raises `ChatError` if it is not installed."
+    "How Voila is called; raises `ChatError` if it is not installed, or if `frame` is no address."
+    import re
     from importlib.util import find_spec
+    if frame and not re.fullmatch(r"https?://[\w.:*-]+", frame): raise ChatError(f"{frame!r} is no address of a site: give one such as https://huggingface.co")
     if find_spec("voila") is None: raise ChatError("Voila is not installed: pip install voila")
     return [sys.executable, "-m", "voila", str(notebook), f"--port={port}", f"--Voila.ip={ip}", "--show_tracebacks=True", f"--theme={'dark' if dark else 'light'}", "--VoilaConfiguration.allow_theme_override=YES",
             
-            "--MappingKernelManager.cull_idle_timeout=1800", "--MappingKernelManager.cull_interval=60", *([] if browser else ["--no-browser"])]
+            "--MappingKernelManager.cull_idle_timeout=1800", "--MappingKernelManager.cull_interval=60", *([] if browser else ["--no-browser"]),
+            *([f"--Voila.tornado_settings={dict(headers={'Content-Security-Policy': f'frame-ancestors {chr(39)}self{chr(39)} {frame}'})}"] if frame else [])]
 
 def serve_chat(
     model="lite",   # a bundle's folder or name, or a preset's name
@@ -1202,14 +1206,17 @@ def serve_chat(
     ip="127.0.0.1", # this machine only
     browser=True,   # open it?
     dark=False,     # JupyterLab's dark theme?
+    frame="",       # address of a site that may show the page in a frame
 ):                  # exit status of Voila
     "Serve a chat with Voila until it is interrupted; raises `ChatError` if Voila or the notebook is missing, `BundleError`, `WeightsError`."
-    import subprocess, tempfile
+    import signal, subprocess, tempfile
     with tempfile.TemporaryDirectory() as folder:
         notebook = Path(notebook) if notebook else _notebook(model, Path(folder))
         if not notebook.is_file(): raise ChatError(f"there is no notebook {notebook.name!r}: name another one")
-        command = voila_command(notebook.resolve(), port, ip, browser, dark)
+        command = voila_command(notebook.resolve(), port, ip, browser, dark, frame)
+        if "OMP_NUM_THREADS" not in os.environ: torch.set_num_threads(max(1, torch.get_num_threads() - 1)) # Voila and the browser need a core too
         threading.Thread(target=_load_here, args=(str(model),), daemon=True).start()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # so that Voila ends with us
         voila = subprocess.Popen(command, env={**os.environ, **serve_engine()})
         try: return voila.wait()
         finally: voila.terminate(); voila.wait()

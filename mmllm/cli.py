@@ -276,6 +276,7 @@ def chat(
     ip:str="127.0.0.1",  # to listen at; the default is this machine only
     no_browser:store_true=False, # don't open it
     dark:store_true=False, # JupyterLab's dark theme
+    frame:str="",        # address of a site that may show the page in a frame
 ):
     "Talk to a model in the browser (Voila). Raises `ChatError`, `BundleError`."
     from mmllm.chat import serve_chat
@@ -283,7 +284,7 @@ def chat(
     from mmllm.model import read_config
     if model not in PRESETS: read_config(model)
     if not 0 < port < 65536: raise CommandError("--port is between 1 and 65535")
-    serve_chat(model, notebook, port, ip, not no_browser, dark)
+    serve_chat(model, notebook, port, ip, not no_browser, dark, frame)
 
 def features(
     out:str="data/coco128_features.safetensors", # file to write
