@@ -38,6 +38,9 @@ class TurnTooLong(ChatError):
 class EngineLost(ChatError, ConnectionError):
     "The process that holds the model does not answer."
 
+# %% ../nbs/10_chat.ipynb #64a7d021
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
 # %% ../nbs/10_chat.ipynb #eb59d284
 @dataclass(frozen=True)
 class Media:
