@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['MAX_IMAGE_BYTES', 'MAX_AUDIO_BYTES', 'IMAGE_KINDS', 'AUDIO_KINDS', 'MAX_PIXELS', 'MAX_STRETCH', 'SAMPLE_RATE',
            'MAX_SECONDS', 'LOUDEST', 'CLASS_NAMES', 'COCO128_URL', 'FEATURE_SHAPE', 'LARGEST', 'PLACES',
-           'CAPTION_PROMPT', 'CAPTION_PROMPTS', 'QUESTION_SUFFIX', 'OBJECTS_PROMPT', 'DataError', 'MediaError',
-           'MediaNotFound', 'UnknownFormat', 'DamagedMedia', 'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'sniff',
-           'load_image', 'load_audio', 'data_file', 'load_annotations', 'check_boxes', 'load_labels', 'Photo',
-           'split_of', 'train_photos', 'validation_photos', 'fingerprint', 'same_photo', 'load_manifest', 'find_photos',
-           'download_photos', 'coco128', 'object_counts', 'draw_boxes', 'own_photos', 'save_features', 'load_features',
-           'square', 'random_crop', 'can_flip', 'jitter', 'augment', 'Scene', 'check_classes', 'load_scenes',
-           'ask_about', 'counts_together', 'absent_classes', 'listing', 'is_there', 'presence', 'label_questions',
-           'lesson', 'text_prompts', 'text_questions']
+           'CAPTION_PROMPT', 'CAPTION_PROMPTS', 'QUESTION_SUFFIX', 'OBJECTS_PROMPT', 'VOICES', 'DataError',
+           'MediaError', 'MediaNotFound', 'UnknownFormat', 'DamagedMedia', 'MediaTooLarge', 'EmptyMedia',
+           'InvalidSamples', 'sniff', 'load_image', 'load_audio', 'data_file', 'load_annotations', 'check_boxes',
+           'load_labels', 'Photo', 'split_of', 'train_photos', 'validation_photos', 'fingerprint', 'same_photo',
+           'load_manifest', 'find_photos', 'download_photos', 'coco128', 'object_counts', 'draw_boxes', 'own_photos',
+           'save_features', 'load_features', 'square', 'random_crop', 'can_flip', 'jitter', 'augment', 'Scene',
+           'check_classes', 'load_scenes', 'ask_about', 'counts_together', 'absent_classes', 'listing', 'is_there',
+           'presence', 'label_questions', 'lesson', 'text_prompts', 'text_questions', 'Spoken', 'room_noise',
+           'add_noise', 'speak', 'vary', 'photo_sentences']
 
 # %% ../nbs/02_data.ipynb #624d6c48
-import csv, hashlib, io, json, os, re, stat, struct, sys, tempfile, zipfile, zlib
+import csv, hashlib, io, json, os, re, stat, struct, subprocess, sys, tempfile, zipfile, zlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -806,16 +807,22 @@ class Scene:
     objects: dict   # class name -> how many
     place: str      # where
     people: tuple   # which sort of persons
-    qa: tuple = ()  # nobody asked anything
+    qa: tuple = ()  # (question, answer)
+
+    @property
+    def scene(self):
+        "Where, as a `Photo` calls it."
+        return self.place
 
 def _scene(
     line,  # of the file
     where, # for messages
 ):         # `Scene`
     "One checked line; raises `DataError`."
-    try: about = json.loads(line); scene = Scene(tuple(about["captions"]), dict(about["objects"]), about["place"], tuple(about["people"]))
+    try: about = json.loads(line); scene = Scene(tuple(about["captions"]), dict(about["objects"]), about["place"], tuple(about["people"]), tuple(map(tuple, about.get("qa", ()))))
     except (ValueError, KeyError, TypeError) as error: raise DataError(f"{where} is no scene ({error}): it needs captions, objects, place and people") from error
     if not isinstance(about["captions"], list) or not scene.captions or not all(map(_is_text, scene.captions)): raise DataError(f"{where}: captions must be a list of texts")
+    if not all(len(pair) == 2 and all(map(_is_text, pair)) for pair in scene.qa): raise DataError(f"{where}: 'qa' must be a list of [question, answer]")
     if not all(isinstance(n, int) and n > 0 for n in scene.objects.values()): raise DataError(f"{where}: objects must be counted, from 1")
     check_classes(scene.objects, where)
     return scene
@@ -960,3 +967,89 @@ def text_prompts(): # list of texts
 def text_questions(): # list of (question, [answers])
     "Questions without a picture, for measuring."
     return [(line["question"], line["answers"]) for line in _text_lines("text_questions.jsonl", "question", "answers")]
+
+# %% ../nbs/02_data.ipynb #e04c066f
+VOICES = {"American": "gmw/en-US", "British": "gmw/en", "Scottish": "gmw/en-GB-scotland", "American woman": "gmw/en-US+f3", "British man": "gmw/en+m3"}
+
+_SPEAKER = """
+import ctypes, json, struct, sys, espeakng_loader as espeak
+lib, said = ctypes.CDLL(espeak.get_library_path()), bytearray()
+rate = lib.espeak_Initialize(1, 0, espeak.get_data_path().encode(), 0)
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+def keep(samples, n, events):
+    if samples and n > 0: said.extend(ctypes.string_at(samples, 2 * n))
+    return 0
+lib.espeak_SetSynthCallback(keep)
+for line in sys.stdin:
+    said.clear(); about = json.loads(line); text = about["text"].encode()
+    wrong = lib.espeak_SetVoiceByName(about["voice"].encode())
+    lib.espeak_SetParameter(1, about["speed"], 0); lib.espeak_SetParameter(3, about["pitch"], 0)
+    lib.espeak_Synth(text, len(text) + 1, 0, 0, 0, 1, None, None); lib.espeak_Synchronize()
+    sys.stdout.buffer.write(struct.pack("<iii", wrong, rate, len(said)) + bytes(said))
+"""
+
+@dataclass(frozen=True)
+class Spoken:
+    "Words, and how they are to be said."
+    text: str
+    voice: str = "American" # one of `VOICES`
+    speed: int = 165        # words a minute
+    pitch: int = 50         # 0 to 99
+    noise: float = None     # dB from the voice down to the noise of the room; None: no noise
+    seed: int = 0           # of the noise
+
+# %% ../nbs/02_data.ipynb #c0225fad
+def room_noise(
+    n,    # samples
+    rng,  # numpy `Generator`
+):        # (n,) float32 of mean square 1
+    "Noise whose power falls with its frequency, as that of fans and streets does (pink noise)."
+    spectrum = np.fft.rfft(rng.normal(size=n)) / np.sqrt(np.maximum(np.arange(n//2 + 1), 20))
+    noise = np.fft.irfft(spectrum, n)
+    return (noise / np.sqrt((noise**2).mean() + 1e-12)).astype(np.float32)
+
+def add_noise(
+    wave,     # (samples,) float32
+    distance, # dB from the sound down to the noise
+    rng,      # numpy `Generator`
+):            # (samples,) float32
+    "A sound in a room with a known signal-to-noise ratio."
+    noisy = wave + room_noise(len(wave), rng) * np.sqrt((wave**2).mean()) * 10**(-distance/20)
+    return (noisy / max(1, np.abs(noisy).max())).astype(np.float32)
+
+def _spoken_line(spoken): # as JSON for the speaker
+    "Raises `DataError` where there is nothing to say, or no such voice."
+    if not spoken.text.strip(): raise DataError("there is nothing to say: give a text with words in it")
+    if spoken.voice not in VOICES: raise DataError(f"no voice is called {_shown(spoken.voice)}: choose {', '.join(VOICES)}")
+    return json.dumps({"text": spoken.text, "voice": VOICES[spoken.voice], "speed": spoken.speed, "pitch": spoken.pitch})
+
+def speak(
+    sentences, # list of `Spoken`
+):             # list of (samples,) float32 waves, 16 kHz
+    "Synthetic speech; raises `DataError` without eSpeak NG, and on a sentence that cannot be said."
+    lines = "\n".join(map(_spoken_line, sentences))
+    done = subprocess.run([sys.executable, "-c", _SPEAKER], input=lines.encode(), capture_output=True)
+    if done.returncode: raise DataError(f"eSpeak NG cannot speak ({done.stderr.decode().strip().splitlines()[-1:]}): pip install mmllm[speech]")
+    waves, at = [], 0
+    for spoken in sentences:
+        wrong, rate, size = struct.unpack("<iii", done.stdout[at:at + 12])
+        if wrong or not size: raise DataError(f"eSpeak NG cannot say {_shown(spoken.text)}: choose other words or another voice")
+        wave = np.frombuffer(done.stdout, np.int16, size//2, at + 12).astype(np.float32) / 32768
+        at, wave = at + 12 + size, soxr.resample(wave, rate, SAMPLE_RATE)
+        waves.append(wave if spoken.noise is None else add_noise(wave, spoken.noise, np.random.default_rng(spoken.seed)))
+    return waves
+
+def vary(
+    texts,  # list of sentences
+    seed=0, # of all choices
+):          # list of `Spoken`
+    "Each sentence in a voice, at a speed and a pitch of its own; half of them in a noisy room."
+    rng = np.random.default_rng((seed, 4000))
+    return [Spoken(text, list(VOICES)[rng.integers(len(VOICES))], int(rng.integers(140, 200)), int(rng.integers(35, 65)),
+                   float(rng.uniform(8, 25)) if rng.random() < .5 else None, i) for i, text in enumerate(texts)]
+
+def photo_sentences(
+    photos, # list of `Photo`
+):          # list of texts
+    "What is written about photos, to be spoken: captions, details and questions."
+    return [text for p in photos for text in (*p.captions, *p.details, *(question for question, _ in p.qa))]

@@ -74,10 +74,11 @@ class ClipHeads(nn.Module):
         self.image, self.text = (nn.Linear(n, space, bias=False) if sides else None for n in (width, space))
         self.temperature = nn.Parameter(torch.tensor(14.).log())
         self.look, self.trust = nn.Linear(width, len(CONCEPTS)), nn.Parameter(torch.tensor(10.))
+        self.context = nn.Linear(len(CONCEPTS), len(CONCEPTS))
         self.register_buffer("mean", torch.zeros(width)); self.register_buffer("spread", torch.ones(width))
         self.register_buffer("usual", torch.full((len(CONCEPTS),), .8))
-        for layer in filter(None, (self.image, self.text, self.look)): nn.init.zeros_(layer.weight)
-        nn.init.constant_(self.look.bias, -2.)
+        for layer in filter(None, (self.image, self.text, self.look, self.context)): nn.init.zeros_(layer.weight)
+        nn.init.constant_(self.look.bias, -2.); nn.init.zeros_(self.context.bias)
 
 # %% ../nbs/03_vision.ipynb #6371fc04
 LITE_SIZE = 320 # pixels along one side
@@ -301,7 +302,8 @@ def concept_logits(self:DualEncoder,
     heads, places = self.heads, self.patches(features)
     seen = F.linear((places - heads.mean) / heads.spread, heads.look.weight)
     with torch.no_grad(): near = self.concept_similarity(features) # the space is taught by captions only
-    return heads.trust * (near - heads.usual) + seen.logsumexp(1) - math.log(seen.shape[1]) + heads.look.bias
+    alone = heads.trust * (near - heads.usual) + seen.logsumexp(1) - math.log(seen.shape[1]) + heads.look.bias
+    return alone + heads.context(alone.clamp(-6, 6) / 3)
 
 # %% ../nbs/03_vision.ipynb #090026ff
 SAYS = {"baby": "baby|babies", "man": "man|men|guy|guys", "woman": "woman|women|lady|ladies", "child": "child|children|kid|kids", "crowd": "crowd|people|group of",
