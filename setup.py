@@ -24,7 +24,7 @@ setup(
     package_dir={"mmllm.files": "data"}, # the project's data travels inside the package; COCO's photos never do
     package_data={"mmllm.files": [f"{folder}*.{kind}" for folder in ("", "lite/", "lite/adapter/") for kind in ("md", "json", "jsonl", "safetensors")]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={"dev": [*cfg["dev_requirements"].split(), *cfg["speech_requirements"].split()], "speech": cfg["speech_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["mmllm=mmllm._modidx:d"]},
     classifiers=["Programming Language :: Python :: 3", "Development Status :: 3 - Alpha"],
 )
