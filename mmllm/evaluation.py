@@ -12,7 +12,8 @@ __all__ = ['SYNONYMS', 'NOT_MEANT', 'normalise_english', 'KINDS', 'ABLATIONS', '
            'text_only', 'shuffled_images', 'ablate', 'presence_items', 'text_items', 'Row', 'make_row', 'caption_rows',
            'object_rows', 'distinct', 'question_rows', 'presence_rows', 'text_rows', 'Report', 'score_items',
            'retrieval_rows', 'fingerprint', 'read_replies', 'check_items', 'ask_in_batches', 'nearest_captions',
-           'people_rows', 'plan_replies', 'evaluate', 'by_beginning', 'thumbnail']
+           'people_rows', 'plan_replies', 'evaluate', 'by_beginning', 'thumbnail', 'reword', 'spoken_conditions',
+           'spoken_rows', 'word_error_row']
 
 # %% ../nbs/09_evaluation.ipynb #f942f944
 import base64, hashlib, io, json, re
@@ -931,3 +932,51 @@ def to_html(self:Report,
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(page, encoding="utf-8"); beside.replace(path)
     return path
+
+# %% ../nbs/09_evaluation.ipynb #2c9cba1e
+def reword(
+    item,   # `Item` of kind `question`, its text with `QUESTION_SUFFIX` at the end
+    *parts, # of a message, in place of the question
+):          # `Item`
+    "The same item with the question in another form."
+    image = [part for part in item.messages[0]["content"] if part["type"] == "image"]
+    return replace(item, messages=[{"role": "user", "content": [*image, *parts, {"type": "text", "text": QUESTION_SUFFIX}]}])
+
+def spoken_conditions(
+    items,       # list of `Item` of kind `question`
+    transcripts, # (N,) texts; empty where nothing was understood
+    sounds=None, # (N,) what stands for the sounds in a message; None: this model reads transcripts only
+    seed=0,      # of the shuffling
+):               # {condition: list of `Item`}
+    "Every way to ask; raises `EvaluationError` if a number of sounds does not fit."
+    if not len(items) == len(transcripts) == len(sounds or items): raise EvaluationError(f"{len(items)} questions, {len(transcripts)} transcripts and {len(sounds or items)} sounds: give one for each")
+    text, sound = (lambda said: {"type": "text", "text": said}), (lambda wave: {"type": "audio", "audio": wave})
+    ways = {"typed": items, "transcript": [reword(i, text(said)) for i, said in zip(items, transcripts)], "no question": [reword(i) for i in items]}
+    if sounds is None: return ways
+    names = [item.photo for item in items]
+    others = [sounds[np.random.default_rng((seed, k)).choice([j for j, name in enumerate(names) if name != names[k]] or [k])] for k in range(len(items))]
+    return ways | {"tokens": [reword(i, sound(s)) for i, s in zip(items, sounds)], "both": [reword(i, sound(s), text(said)) for i, s, said in zip(items, sounds, transcripts)],
+                   "shuffled sound": [reword(i, sound(s)) for i, s in zip(items, others)]}
+
+def spoken_rows(
+    items,   # list of `Item` of kind `question`
+    replies, # {condition: (N,) texts}, `typed` among them
+    seed=0,  # of the draws
+):           # list of `Row`
+    "Accuracy of spoken questions, and how often the reply is that to the typed one."
+    rows, photos = [], [item.photo for item in items]
+    for condition, said in replies.items():
+        rows += [replace(row, metric=f"spoken questions, {row.metric}") for row in question_rows(items, said, condition, seed)]
+        same = [float(vqa_normalise(a) == vqa_normalise(b)) for a, b in zip(said, replies["typed"])]
+        rows.append(make_row("spoken questions, same reply as typed", condition, same, photos, ratio, seed))
+    return rows
+
+def word_error_row(
+    condition,   # what sort of speech
+    references,  # (N,) what was said
+    transcripts, # (N,) what was understood
+    photos=None, # (N,) names of what is drawn together
+    seed=0,      # of the draws
+):               # `Row`
+    "Word error rate with its interval."
+    return make_row("word error rate", condition, word_error_counts(references, transcripts), photos, ratio, seed)
