@@ -626,14 +626,26 @@ class Report:
     model: str = ""                                           # name of what was measured
     items: list = field(default_factory=list, repr=False)     # of `Item`
 
-    def __str__(self):
-        cells = self.table()
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+    def __str__(self): return "\n\n".join(_aligned(part.table()) for _, part in self.sections())
 
-    def _repr_markdown_(self):
-        head, *body = ["| " + " | ".join(row) + " |" for row in self.table()]
-        return "\n".join([head, "|" + "---|" * len(self.table()[0]), *body])
+    def _repr_markdown_(self): return "\n\n".join(_markdown(part.table()) for _, part in self.sections())
+
+def _aligned(table): # text
+    "Columns of one width."
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table)
+
+def _markdown(table): # text
+    "A table in Markdown."
+    head, *body = ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([head, "|" + "---|" * len(table[0]), *body])
+
+@patch
+def sections(self:Report): # list of (title, `Report`)
+    "Pictures, hearing and spoken questions: what has conditions of its own gets a table of its own."
+    sort = lambda row: "Hearing" if row.metric == "word error rate" else "Spoken questions" if row.metric.startswith("spoken") else "All figures"
+    parts = {title: [row for row in self.rows if sort(row) == title] for title in ("All figures", "Hearing", "Spoken questions")}
+    return [(title, replace(self, rows=rows)) for title, rows in parts.items() if rows]
 
 @patch
 def table(self:Report): # list of rows of texts, the heading first
@@ -888,7 +900,7 @@ figcaption{font-size:13px} .said{font-weight:600} .truth{color:#777} img.plot{ma
 </style><h1>{{ title }}</h1><p>Figures with 95% intervals from a bootstrap over photos. CIDEr and BLEU run from 0 to 100 and beyond, everything else from 0 to 1
 (CLIPScore to 2.5). Conditions beside <i>full</i> show what is left without the right picture.</p>
 <img class="plot" alt="bars of the main measures" src="{{ plot }}">
-<h2>All figures</h2><table>{% for row in table %}<tr>{% for cell in row %}<{{ 'th' if loop.first or loop.index0 == 0 or row is sameas table[0] else 'td' }}>{{ cell }}</{{ 'th' if loop.first or loop.index0 == 0 or row is sameas table[0] else 'td' }}>{% endfor %}</tr>{% endfor %}</table>
+{% for name, table in tables %}<h2>{{ name }}</h2><table>{% for row in table %}<tr>{% for cell in row %}<{{ 'th' if loop.first or loop.index0 == 0 or row is sameas table[0] else 'td' }}>{{ cell }}</{{ 'th' if loop.first or loop.index0 == 0 or row is sameas table[0] else 'td' }}>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
 {% if questions %}<h2>Questions, by how they begin</h2><table><tr><th>begins</th><th>n</th><th>right</th><th>most frequent wrong answer</th></tr>
 {% for start, n, right, wrong in questions %}<tr><td>{{ start }}</td><td>{{ n }}</td><td>{{ '%.2f' % right }}</td><td>{{ wrong }}</td></tr>{% endfor %}</table>{% endif %}
 {% for name, examples in galleries %}<h2>{{ name }}</h2><div class="gallery">{% for e in examples %}<figure>{% if e.picture %}<img alt="{{ e.photo }}" src="{{ e.picture }}">{% else %}<div class="none">{{ e.photo }}</div>{% endif %}
@@ -927,7 +939,7 @@ def to_html(self:Report,
     figure, out, path = self.plot(), io.BytesIO(), Path(path)
     figure.savefig(out, format="png", dpi=110); plt.close(figure)
     page = Environment(autoescape=True).from_string(_PAGE).render(
-        title=f"What {self.model or 'the model'} says, measured", plot="data:image/png;base64," + base64.b64encode(out.getvalue()).decode(), table=self.table(),
+        title=f"What {self.model or 'the model'} says, measured", plot="data:image/png;base64," + base64.b64encode(out.getvalue()).decode(), tables=[(name, part.table()) for name, part in self.sections()],
         questions=by_beginning(self.items, self.predictions["full"]), galleries=self.examples(pictures=pictures, seed=seed))
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(page, encoding="utf-8"); beside.replace(path)
