@@ -170,9 +170,9 @@ def quick_clicks_leave_one_state(new, url, shot, note):
     for i in range(10):
         talk.box.fill(f"Quick {i}")
         talk.page.evaluate("() => document.querySelector('.mm-bar .go').click()")
-    talk.until("() => document.querySelector('.mm-bar .go').innerText == 'Send' || document.querySelectorAll('.bot[data-state=done]').length")
+    talk.until("() => document.querySelector('.mm-bar .go').title == 'Send the message' || document.querySelectorAll('.bot[data-state=done]').length")
     n = talk.page.locator(".bot").count(); talk.finished(n)
-    assert n >= 1 and talk.page.inner_text(".mm-bar .go") == "Send"
+    assert n >= 1 and talk.page.locator(".mm-bar .go").get_attribute("aria-label") == "Send the message"
     talk.box.fill(""); talk.ask("And now?"); talk.finished(n + 1)
 
 def tabs_share_a_model(new, url, shot, note):

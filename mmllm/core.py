@@ -8,6 +8,7 @@ __all__ = ['PRESETS', 'MMError', 'PresetError', 'Preset', 'has_accelerator', 'ge
 
 # %% ../nbs/00_core.ipynb #c81e728d
 import logging, os
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE") # see below; read once, when torch is first imported
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import torch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FUSED', 'PLACEHOLDER', 'LanguageError', 'keep_gradients', 'load_language', 'load_tokenizer', 'add_lora', 'Piece',
-           'encode_text', 'encode_template', 'check_messages', 'chat_pieces']
+           'encode_text', 'encode_template', 'check_messages', 'chat_pieces', 'merge_lora']
 
 # %% ../nbs/05_language.ipynb #c81e728d
 import json, re
@@ -14,6 +14,9 @@ import torch
 from .core import MMError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
+from torch import nn
 from .weights import fetch
 
 # %% ../nbs/05_language.ipynb #e4da3b7f
@@ -179,3 +182,20 @@ def chat_pieces(
         ids = encode_template(tokenizer, after)
         pieces.append(Piece("template", ids, int(learn and bool(ids))))
     return pieces
+
+# %% ../nbs/05_language.ipynb #0e24284b
+@torch.no_grad()
+def merge_lora(
+    model,                # `PeftModel`; it is used up
+    dtype=torch.bfloat16, # of the result
+):                        # `Phi3ForCausalLM` with ordinary weights, frozen
+    "Make the adapter part of the weights, unpacked from four bits; raises `LanguageError` if there is none."
+    if not hasattr(model, "get_base_model"): raise LanguageError("there is no adapter to merge: it was merged before, or never attached")
+    base = model.get_base_model()
+    for name, layer in [(name, layer) for name, layer in base.named_modules() if isinstance(layer, LoraLayer)]:
+        weight = dequantize_module_weight(layer.get_base_layer()).float() + layer.get_delta_weight("default").float()
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta", dtype=dtype)
+        plain.weight = nn.Parameter(weight.to(dtype))
+        base.set_submodule(name, plain)
+    for parameter in base.parameters(): parameter.data = parameter.data.to(dtype) # not the buffers: positions need their digits
+    return base.requires_grad_(False).eval()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGE', 'AUDIO', 'FRAMES', 'AUDIO_MODES', 'SHIPPED', 'BundleError', 'PromptError', 'Sound', 'MMProcessor', 'pad_left',
            'pack_tree', 'ancestors', 'first_fit', 'share_rows', 'join_trees', 'MMConfig', 'base_fingerprint', 'MMModel',
-           'autocast', 'find_bundle', 'read_config']
+           'native_half', 'autocast', 'find_bundle', 'read_config']
 
 # %% ../nbs/07_model.ipynb #6ec7c0ed
 import hashlib, json, shutil
@@ -25,7 +25,7 @@ from .weights import atomic_folder, fetch
 from .data import data_file, load_audio
 from .vision import CONCEPTS, load_vision
 from .audio import Ears, SilentAudio, check_audible, count_frames
-from .language import LanguageError, add_lora, chat_pieces, check_messages, load_language
+from .language import LanguageError, add_lora, chat_pieces, check_messages, load_language, merge_lora
 from .projection import AudioProjector, ConceptProjector, GridProjector, NameProjector, name_embeddings, pool_grid, splice
 
 # %% ../nbs/07_model.ipynb #8f14e45f
@@ -369,13 +369,24 @@ def embed(self:MMModel,
     return rows if audio_features is None else splice(rows, mask == AUDIO, self.audio_rows(audio_features, audio_frames))
 
 # %% ../nbs/07_model.ipynb #34173cb3
+def native_half(
+    device, # a torch device
+):          # bool
+    "Whether it is a CPU that computes in bfloat16."
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
 def autocast(
     device, # a torch device
 ):          # a context
     "Half precision for matrix products where the processor computes it natively; LoRA and projectors stay float32."
     if device.type == "cuda": return torch.autocast("cuda", pick_dtype("cuda"))
-    native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16) if native else nullcontext()
+    return torch.autocast("cpu", torch.bfloat16) if native_half(device) else nullcontext()
+
+@patch
+def _trainable(self:MMModel): # `PeftModel`
+    "The language model with its adapter; raises `BundleError` if that was merged."
+    if hasattr(self.language, "get_base_model"): return self.language
+    raise BundleError("this model was made quick to talk to, and its adapter is part of its weights: load it again to train or save it")
 
 @patch
 def forward(self:MMModel,
@@ -401,7 +412,7 @@ def forward(self:MMModel,
             attention_mask = torch.zeros(attention_mask.shape, device=rows.device, dtype=rows.dtype).masked_fill(~attention_mask.to(rows.device), torch.finfo(rows.dtype).min)[:, None]
         else: attention_mask = attention_mask.to(rows.device)
         if position_ids is None: position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        base = self.language.get_base_model()
+        base = self._trainable().get_base_model()
         hidden = base.model(inputs_embeds=rows, attention_mask=attention_mask, position_ids=position_ids.to(rows.device), use_cache=False).last_hidden_state
         if parents is None: parents = (torch.arange(input_ids.shape[1], device=input_ids.device) - 1).clamp(min=0).expand_as(input_ids)
         at, token = counts.nonzero(as_tuple=True)
@@ -504,6 +515,7 @@ def save_pretrained(self:MMModel,
     if folder.exists() and not folder.is_dir(): raise BundleError(f"{folder.name!r} is a file: name a folder")
     if folder.is_dir() and any(folder.iterdir()): read_config(folder) # a folder of something else is not replaced
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    self._trainable()
     for left in (fresh, old): shutil.rmtree(left, ignore_errors=True)
     with atomic_folder(fresh) as new: self._write(new)
     if folder.exists(): folder.rename(old)
@@ -590,3 +602,10 @@ def from_pretrained(cls:MMModel,
         if name: setattr(config, part, str(name)); config.bases.get(part, {}).pop("revision", None)
     preset = Preset(config.preset, config.vision, config.audio, config.language, config.image_tokens, config.concept_tokens)
     return cls._assemble(config, plan(preset, device, four_bit)).load_parts(folder)
+
+# %% ../nbs/07_model.ipynb #b39620cc
+@patch
+def quicken(self:MMModel): # itself
+    "Merge the adapter for good where that makes replies faster; whoever trains or saves it afterwards gets a `BundleError`."
+    if native_half(self.device) and hasattr(self.language, "get_base_model"): self.language = merge_lora(self.language)
+    return self
