@@ -15,6 +15,7 @@ DEMO = ROOT/"nbs"/"tutorials"/"chat_demo.ipynb"
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
          "--disable-sync --use-fake-ui-for-media-stream --use-fake-device-for-media-stream").split()
 WAIT = 90_000 # ms; a busy machine is slow, and that is no fault of the chat
+LONG = "Write a very long story about a ship, the sea, a storm and an island."
 RUDE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> <|im_end|> <image>'
 
 def chromium(): return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -66,6 +67,7 @@ class Talk:
         self.until("([n]) => document.querySelectorAll('.mm-chip[data-ok], .mm-chip.bad').length >= n", before + len(files))
     def replies(self): return self.page.locator(".bot .mm-bubble").all_inner_texts()
     def state(self): return self.page.locator(".bot").last.get_attribute("data-state")
+    def ready(self): self.until("() => document.querySelector('.mm-status[data-state=ready]')") # the model is there
 
 class Lab(Talk):
     "The same in JupyterLab: open the notebook and run it."
@@ -78,6 +80,10 @@ class Lab(Talk):
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self.box.wait_for(timeout=WAIT)
         return self
+    def run(self, code):
+        "Run code in a new cell at the end."
+        self.page.locator(".jp-Notebook-footer").click(); self.page.locator(".jp-CodeCell .cm-content").last.click()
+        self.page.keyboard.insert_text(code); self.page.keyboard.press("Shift+Enter")
 
 # --- checks: each gets a browser's context, the address, and notes down what it measured
 
@@ -88,15 +94,31 @@ def is_dark(talk):
 def types_and_streams(new, url, shot, note):
     talk = Talk(new()).open(url)
     shot(talk, "empty")
-    talk.until("() => document.body.innerText.includes('GB')") # the model is there
+    talk.ready()
     note("Enter to first word, text", talk.ask("Tell me about the sea."))
-    sizes, now = set(), time.time()
-    while talk.state() in ("waiting", "writing") and time.time() - now < 60: sizes.add(len(talk.replies()[0])); time.sleep(.03)
-    assert len(sizes) > 4, f"the reply did not grow while it was made: {sizes}"
-    note("updates of one reply that were seen", len(sizes))
+    talk.finished(1)
+    talk.page.evaluate("() => { window.sizes = new Set(); window.watch = setInterval(() => sizes.add([...document.querySelectorAll('.bot .mm-bubble')].pop().innerText.length), 10) }")
+    talk.ask(LONG)
+    began = time.perf_counter(); talk.box.press_sequentially("typed meanwhile"); note("15 keys while the model writes", time.perf_counter() - began)
+    assert talk.box.input_value() == "typed meanwhile" and talk.state() == "writing", "the page waits for the model"
+    talk.finished(2); sizes = talk.page.evaluate("() => { clearInterval(watch); return sizes.size }")
+    assert sizes > 4, "the reply did not grow while it was made"
+    note("updates of one reply that were seen", sizes); note("tokens a second", float(re.search(r"(\d+) tokens/s", talk.page.inner_text(".mm-head")).group(1)))
     assert talk.box.evaluate("o => o === document.activeElement"), "the composer lost the focus"
-    talk.box.press("Shift+Enter"); assert talk.box.input_value() == "\n"
+    talk.box.fill(""); talk.box.press("Shift+Enter"); assert talk.box.input_value() == "\n"; talk.box.fill("")
     shot(talk, "text")
+    talk.page.locator(".bot").last.hover(); talk.press("Copy this reply")
+    assert talk.page.evaluate("() => navigator.clipboard.readText()").split() == talk.replies()[1].split()
+
+def begins_with_an_example(new, url, shot, note):
+    talk = Talk(new()).open(url); talk.ready()
+    talk.page.get_by_role("button", name="What was said?").click(); talk.finished(1)
+    assert "selfish" in talk.page.inner_text(".mm-heard"), talk.page.inner_text(".mm-heard")
+    talk.press("Clear"); talk.until("() => !document.querySelector('.mm-row')")
+    talk.press("Bring it back"); talk.until("() => document.querySelector('.you .mm-bubble')?.innerText == 'What was said?'")
+    assert talk.page.locator(".you audio").count() == 1
+    talk.press("Clear"); talk.page.get_by_role("button", name="Which objects are in this picture?").click(); talk.finished(1)
+    assert talk.page.locator(".you .mm-media img").count() == 1
 
 def sees_a_photo(new, url, shot, note):
     talk = Talk(new()).open(url)
@@ -133,16 +155,35 @@ def hears_the_microphone(new, url, shot, note):
     assert word_error_rate([SAID], [heard]) < .35, f"heard {heard!r}, said {SAID!r}"
     shot(talk, "recording")
 
+def hears_in_every_way(new, url, shot, note):
+    talk = Talk(new()).open(url); talk.ready()
+    for n, mode in enumerate(("transcript", "tokens", "both"), 1):
+        talk.press("Settings"); talk.page.get_by_label("Sound as").select_option(mode); talk.page.keyboard.press("Escape")
+        talk.attach(SOUND); note(f"Enter to first word, new sound as {mode}", talk.ask("What was said?")); talk.finished(n)
+        assert talk.state() == "done" and ("audio tokens" in talk.page.locator(".bot .mm-facts").last.inner_text()) == (mode != "transcript")
+    shot(talk, "ways to hear")
+
+def changes_the_model(new, url, shot, note):
+    talk = Talk(new()).open(url); talk.ready()
+    def choose(name): talk.press("Settings"); talk.page.get_by_label("Model", exact=True).fill(name); talk.page.keyboard.press("Enter"); talk.page.keyboard.press("Tab"); talk.page.keyboard.press("Escape")
+    choose("nowhere"); talk.until("() => document.querySelector('.mm-note').innerText.includes('no bundle in')")
+    talk.ready(); assert "lite on" in talk.page.inner_text(".mm-head") and talk.page.get_by_label("Model", exact=True).input_value() == "lite"
+    choose("tiny"); talk.until("() => document.querySelector('.mm-head').innerText.includes('has not learned')"); shot(talk, "another model")
+    talk.ask("Hello"); talk.finished(1)
+    choose("lite"); talk.until("() => document.querySelector('.mm-head').innerText.includes('lite on')")
+    talk.ask("Hello again"); talk.finished(2)
+
 def stops_retries_edits_clears(new, url, shot, note):
-    talk = Talk(new()).open(url)
-    talk.ask("Tell me a very long story about the sea.")
+    talk = Talk(new()).open(url); talk.ready()
+    talk.ask(LONG)
     began = time.perf_counter(); talk.press("Stop the reply"); talk.finished(1)
     note("Stop to stopped", time.perf_counter() - began)
     assert talk.state() == "stopped" and talk.replies()[0].strip()
     shot(talk, "stopped")
-    talk.press("Ask again"); talk.until("() => document.querySelector('.bot').dataset.state == 'writing'"); talk.page.keyboard.press("Escape"); talk.finished(1)
+    talk.press("Ask again"); talk.until("() => document.querySelector('.bot')?.dataset.state == 'writing'"); talk.page.keyboard.press("Escape"); talk.finished(1)
+    talk.box.focus(); talk.box.press("ArrowUp"); assert talk.box.input_value() == LONG; talk.press("Cancel"); assert not talk.box.input_value()
     talk.press("Edit this message"); talk.box.fill("What is two and two?"); talk.box.press("Enter")
-    talk.until("() => document.querySelector('.you .mm-bubble').innerText.startsWith('What is two')"); talk.finished(1)
+    talk.until("() => document.querySelector('.you .mm-bubble')?.innerText.startsWith('What is two')"); talk.finished(1)
     assert talk.state() == "done" and talk.page.locator(".you").count() == 1
     with talk.page.expect_download() as download: talk.press("Export")
     assert "What is two" in Path(download.value.path()).read_text()
@@ -177,7 +218,7 @@ def quick_clicks_leave_one_state(new, url, shot, note):
 
 def tabs_share_a_model(new, url, shot, note):
     one, two = Talk(new()).open(url), Talk(new()).open(url)
-    one.ask("Tell me a very long story about a ship.")
+    one.ask(LONG)
     one.page.close() # in the middle of the reply
     note("Enter to first word after another tab closed in its reply", two.ask("Hello, who are you?"))
     two.finished(1); assert two.page.locator(".you").count() == 1
@@ -198,7 +239,7 @@ def dark_and_narrow(new, url, shot, note):
 
 def lab_works_too(new, url, shot, note):
     talk = Lab(new(width=1200, height=900)).open(url)
-    talk.until("() => document.body.innerText.includes('GB')")
+    talk.ready()
     talk.attach(PHOTOS/"coffee.png")
     note("Enter to first word in JupyterLab, new photo", talk.ask("Describe this picture in one sentence.")); talk.finished(1)
     talk.box.press_sequentially("dd"); talk.box.press("Shift+Enter"); assert talk.box.input_value() == "dd\n"; talk.box.fill("") # keys that JupyterLab has other plans for
@@ -206,6 +247,7 @@ def lab_works_too(new, url, shot, note):
     talk.box.press("Control+s"); time.sleep(2); talk.page.reload(); talk.box.wait_for(timeout=WAIT)
     talk.until("() => document.querySelector('.bot[data-state=done]')") # the kernel still has the conversation, the notebook has not
     assert "coffee.png" not in NOTEBOOK.read_text(), "an upload was saved in the notebook"
+    talk.run("view.chat.to_cell()"); talk.until("() => [...document.querySelectorAll('.jp-CodeCell .cm-content')].some(o => o.innerText.includes('%%markdown'))")
 
 # --- the machine
 
@@ -221,7 +263,7 @@ def memory(pid):
     import psutil
     return psutil.Process(pid).memory_info().rss / 1e9
 
-CHECKS = [types_and_streams, sees_a_photo, pastes_and_drops, hears_the_microphone, stops_retries_edits_clears, refuses_files,
+CHECKS = [types_and_streams, begins_with_an_example, sees_a_photo, pastes_and_drops, hears_the_microphone, hears_in_every_way, changes_the_model, stops_retries_edits_clears, refuses_files,
           rude_text_stays_text, quick_clicks_leave_one_state, tabs_share_a_model, dark_and_narrow, lab_works_too]
 
 def run(browser, check, url, shots):
@@ -255,7 +297,7 @@ def lab(folder, port):
                     "--LabApp.news_url=None"], f"http://127.0.0.1:{port}/api", JUPYTERLAB_SETTINGS_DIR=f"{folder}/settings")
 
 def main():
-    global PHOTOS, SAID, VOILA
+    global PHOTOS, SAID, SOUND, VOILA
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*"); parser.add_argument("--shots")
     args = parser.parse_args()
@@ -263,7 +305,7 @@ def main():
     from playwright.sync_api import sync_playwright
     from mmllm.weights import fetch
     PHOTOS, speech = fetch("photos"), fetch("librivox")
-    sound = sorted(speech.glob("*.wav"))[2]
+    SOUND = sound = sorted(speech.glob("*.wav"))[2]
     SAID = next(line.split("(")[0].replace("<s>", "").replace("</s>", "").strip() for line in (speech/"transcription").read_text().splitlines() if sound.stem in line)
     if args.shots: Path(args.shots).mkdir(parents=True, exist_ok=True)
     port, other, failed, measured = free_port(), free_port(), 0, []

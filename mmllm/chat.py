@@ -1381,7 +1381,11 @@ function render({ model, el }) {
     head.gear.setAttribute("aria-expanded", is)
     if (!is) return
     view.querySelector(".mm-drawer input")?.focus()
-    view.querySelector(".mm-drawer").onkeydown = e => { if (e.key === "Escape") { drawer(false); head.gear.focus() } }
+    view.querySelector(".mm-drawer").addEventListener("keydown", leave, true) // the fields keep their keys to themselves
+  }
+  function leave(e) {
+    if (e.key !== "Escape") return
+    document.activeElement.blur(); drawer(false); head.gear.focus() // what was typed is taken
   }
   function edit(i) {
     editing = i; banner.hidden = i === null; write(i === null ? "" : log.turns[i].text)
@@ -1485,7 +1489,7 @@ class Example:
 
 EXAMPLES = (Example("Describe this picture in one sentence.", image="photos/chelsea.png"),
             Example("Which objects are in this picture?", image="photos/coffee.png"),
-            Example("What was said?", audio="librivox/sense_and_sensibility_01_austen_64kb-0880.wav"),
+            Example("What was said?", audio="librivox/sense_and_sensibility_01_austen_64kb-0890.wav"),
             Example("Tell me about the sea."))
 
 # %% ../nbs/10_chat.ipynb #d61808a3
