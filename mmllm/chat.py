@@ -1049,6 +1049,8 @@ _CSS = """
 .mm-open > .mm-drawer { display: flex; }
 .mm-drawer > * { width: calc(100% - 4px) !important; } .mm-drawer .widget-label { width: 104px; } .mm-drawer select, .mm-drawer input, .mm-drawer textarea { min-width: 0; }
 
+#rendered_cells a[href*="colab.research"], #rendered_cells img[alt^="The chat:"] { display: none; } /* Voila's page is no notebook to open elsewhere */
+
 @keyframes mm-blink { 50% { opacity: .3; } }
 @keyframes mm-slide { from { background-position: -60% 0; } to { background-position: 160% 0; } }
 @media (max-width: 520px) {
@@ -1068,7 +1070,7 @@ const ICONS = { // strokes in a box of 24 by 24
   clear: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5M14 11v5", close: "M6 6l12 12M18 6L6 18", done: "M5 12l5 5L19 7",
   attach: "M20 11l-8.5 8.5a5 5 0 0 1-7-7L13 4a3.3 3.3 0 0 1 4.7 4.7L9.4 17A1.7 1.7 0 0 1 7 14.6L14.5 7",
   mic: "M12 3a3 3 0 0 1 3 3v6a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM6 11.5a6 6 0 0 0 12 0M12 17.5V21",
-  send: "M12 19V5M6 11l6-6 6 6", stop: "M7 7h10v10H7z", down: "M12 5v14M6 13l6 6 6-6",
+  talk: "M4 5h16v11H10l-5 4v-4H4zM8 9h8M8 12h5", send: "M12 19V5M6 11l6-6 6 6", stop: "M7 7h10v10H7z", down: "M12 5v14M6 13l6 6 6-6",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1", edit: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3", again: "M20 11a8 8 0 1 0-2.3 6.3M20 5v6h-6",
 }
 
@@ -1334,7 +1336,7 @@ function welcome(examples, act) { // what stands where the conversation will be
   const face = make("div", "mm-face", icon("face")), list = make("div", "mm-examples")
   face.setAttribute("aria-hidden", "true")
   examples.forEach((example, n) => {
-    const thumb = make("span", "mm-thumb", icon(example.kind === "audio" ? "mic" : example.kind === "image" ? "attach" : "send"))
+    const thumb = make("span", "mm-thumb", icon({ audio: "mic", image: "attach", text: "talk" }[example.kind]))
     if (example.key) { // its picture comes by itself
       const picture = make("img")
       picture.alt = ""; picture.hidden = true; picture.dataset.key = example.key; thumb.append(picture)
@@ -1353,7 +1355,7 @@ function render({ model, el }) {
   const send = (kind, content = {}, buffers) => model.send({ kind, ...content }, undefined, buffers)
   const root = make("div", "mm-chat"), text = make("textarea"), note = make("span", "mm-note"), banner = make("div", "mm-banner"), pick = make("input")
   const drop = make("div", "mm-drop", "Drop pictures and sounds here")
-  let busy = false, editing = null, patience = null, hello = make("div")
+  let busy = false, editing = null, patience = null, late = null, hello = make("div")
 
   const files = new Files(send), recorder = new Recorder(file => files.upload(file), say)
   const log = new Log({ edit, again: () => { if (!busy) { pending(); send("retry") } } })
@@ -1381,6 +1383,7 @@ function render({ model, el }) {
     head.gear.setAttribute("aria-expanded", is)
     if (!is) return
     view.querySelector(".mm-drawer input")?.focus()
+    view.querySelectorAll(".noUi-handle").forEach(o => o.setAttribute("aria-label", o.closest(".widget-inline-hbox").querySelector(".widget-label").textContent))
     view.querySelector(".mm-drawer").addEventListener("keydown", leave, true) // the fields keep their keys to themselves
   }
   function leave(e) {
@@ -1393,7 +1396,10 @@ function render({ model, el }) {
   }
   function pending(words = "") { // something was asked for; if nobody answers, say so and give the words back
     busy = true; show(); clearTimeout(patience)
-    patience = setTimeout(() => { busy = false; show(); if (!text.value) write(words); say("The kernel does not answer: it is busy with a cell, or it has ended.") }, PATIENCE)
+    patience = setTimeout(() => {
+      busy = false; show(); say("The kernel does not answer: it is busy with a cell, or it has ended.")
+      if (!text.value) { late = words; write(words) }
+    }, PATIENCE)
   }
   function submit() {
     if (files.onTheWay) return say("A file is still on its way.")
@@ -1410,7 +1416,11 @@ function render({ model, el }) {
       hello.remove(); hello = welcome(m.examples, n => { if (!busy) { pending(); send("example", { n }) } }); log.thread.append(hello)
       m.turns.forEach(turn => log.draw(turn)); head.about(m.model); show()
     },
-    turn: m => { log.draw(m.turn); show() }, stream: m => log.stream(m.i, m.html), cut: m => { log.cut(m.n); edit(null); show() },
+    turn: m => {
+      if (late !== null && late === m.turn.text && late === text.value) { write(""); say("") } // it was only late
+      late = null; log.draw(m.turn); show()
+    }, stream: m => log.stream(m.i, m.html),
+    cut: m => { log.cut(m.n); edit(null); show() },
     state: m => { busy = m.busy; show() }, model: m => head.about(m), file: m => files.checked(m.id, m.why),
     note: m => say(m.text, m.restore && words("Bring it back", () => { say(""); send("restore") })),
     media: (m, buffers) => log.arrived(root, m.key, m.mime, buffers[0]),
@@ -1827,7 +1837,7 @@ def _notebook(
 ):          # its path
     "A notebook that shows a `ChatView`."
     import nbformat
-    cell = nbformat.v4.new_code_cell(f"from mmllm.chat import ChatView\nChatView({str(model)!r})")
+    cell = nbformat.v4.new_code_cell(f"from mmllm.chat import ChatView\nChatView({str(model)!r}, height='calc(100vh - 36px)')")
     kernel = dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder/"chat.ipynb")
     return folder/"chat.ipynb"
