@@ -218,12 +218,19 @@ def quick_clicks_leave_one_state(new, url, shot, note):
 
 def tabs_share_a_model(new, url, shot, note):
     one, two = Talk(new()).open(url), Talk(new()).open(url)
-    one.ask(LONG)
-    one.page.close() # in the middle of the reply
-    note("Enter to first word after another tab closed in its reply", two.ask("Hello, who are you?"))
+    one.press("Settings"); field = one.page.locator(".mm-drawer .widget-readout")
+    for n, value in ((0, "2"), (2, "1024")): field.nth(n).click(); one.page.keyboard.press("Control+a"); one.page.keyboard.insert_text(value); one.page.keyboard.press("Enter")
+    one.page.keyboard.press("Escape")
+    one.ask(LONG); before = len(kernels())
+    one.page.close(run_before_unload=True) # in the middle of a reply of half a minute
+    wait = two.ask("Hello, who are you?"); note("Enter to first word after another tab closed in its reply", wait)
+    assert wait < 10, f"a tab that closed kept the model for {wait:.0f} s"
     two.finished(1); assert two.page.locator(".you").count() == 1
-    kernels = [memory(p) for p in children(VOILA) if "ipykernel" in command(p)]
-    note("model process, GB", memory(VOILA)); note("largest tab process, GB", max(kernels))
+    for _ in range(100):
+        if len(kernels()) < before: break
+        time.sleep(.1)
+    assert len(kernels()) < before, "a tab that closed left its kernel"
+    note("model process, GB", memory(VOILA)); note("largest tab process, GB", max(map(memory, kernels())))
     two.page.reload(); two.box.wait_for(timeout=WAIT)
     assert not two.page.locator(".mm-row").count(), "a reload of Voila begins again"
     two.ask("Still there?")
@@ -259,6 +266,8 @@ def children(pid):
     import psutil
     return [p.pid for p in psutil.Process(pid).children(recursive=True)]
 
+def kernels(): return [p for p in children(VOILA) if "ipykernel" in command(p)]
+
 def memory(pid):
     import psutil
     return psutil.Process(pid).memory_info().rss / 1e9
@@ -282,7 +291,7 @@ def run(browser, check, url, shots):
         raise
     finally:
         for page in pages:
-            if not page.is_closed(): page.close() # so that Voila hears of it
+            if not page.is_closed(): page.goto("about:blank") # so that Voila hears of it
             page.context.close()
     return measured
 
