@@ -976,9 +976,9 @@ _CSS = """
 .mm-status[data-state=failed]::before { background: var(--bad); }
 .mm-status button { text-decoration: underline; }
 .mm-who { flex: 1; min-width: 0; }
-.mm-load { position: absolute; left: 0; right: 0; top: 52px; height: 3px; width: 100%; border: 0; appearance: none; background: transparent; z-index: 2; }
+.mm-load { position: absolute; left: 0; right: 0; top: 0; height: 3px; width: 100%; border: 0; appearance: none; background: transparent; z-index: 2; }
 .mm-load::-webkit-progress-bar { background: transparent; } .mm-load::-webkit-progress-value { background: var(--brand); }
-.mm-load::-moz-progress-bar { background: var(--brand); }
+.mm-load::-moz-progress-bar { background: var(--brand); } .mm-load:indeterminate::-moz-progress-bar { background: transparent; }
 .mm-load:indeterminate { background: linear-gradient(90deg, transparent, var(--brand), transparent) 0 / 40% 100% no-repeat; animation: mm-slide 1.4s linear infinite; }
 
 /* the conversation */
@@ -1106,9 +1106,9 @@ async function copy(text, from) { // and show on the button that it was done
   try { await navigator.clipboard.writeText(text) }
   catch { // pages without https have no clipboard
     const o = make("textarea"); o.value = text
-    from.after(o); o.select(); document.execCommand("copy"); o.remove()
+    from.after(o); o.select(); document.execCommand("copy"); o.remove(); from.focus()
   }
-  const label = from.title
+  const label = from.dataset.label ||= from.title
   dress(from, "done", "Copied"); setTimeout(() => dress(from, "copy", label), 1500)
 }
 """
@@ -1129,24 +1129,26 @@ function wav(samples, rate) { // a file of 16-bit mono
   return new File([out.buffer], "recording.wav", { type: "audio/wav" })
 }
 
-async function microphone(loudness) { // records at 16 kHz; gives a function that ends it and returns the file
+async function microphone(loudness) { // records at 16 kHz where the browser can; gives a function that ends it and returns the file
   if (!navigator.mediaDevices) throw new Error("browsers lend it to pages from https or localhost only")
   const raw = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false }
   const stream = await navigator.mediaDevices.getUserMedia({ audio: raw }), pieces = []
-  const context = new AudioContext({ sampleRate: 16000 })
+  let context = new AudioContext({ sampleRate: 16000 }), source
   const end = async () => { stream.getTracks().forEach(track => track.stop()); await context.close() }
   try {
+    try { source = context.createMediaStreamSource(stream) }
+    catch { await context.close(); context = new AudioContext(); source = context.createMediaStreamSource(stream) } // Firefox
     const url = URL.createObjectURL(new Blob([TAP], { type: "text/javascript" }))
     await context.audioWorklet.addModule(url); URL.revokeObjectURL(url)
     const tap = new AudioWorkletNode(context, "tap")
     tap.port.onmessage = e => { pieces.push(e.data); loudness(Math.max(...e.data.map(Math.abs))) }
-    context.createMediaStreamSource(stream).connect(tap).connect(context.destination)
+    source.connect(tap).connect(context.destination)
   } catch (error) { await end(); throw error }
   return async () => {
     await end()
     const all = new Float32Array(pieces.reduce((n, p) => n + p.length, 0))
     pieces.reduce((at, p) => (all.set(p, at), at + p.length), 0)
-    return wav(all, 16000)
+    return wav(all, context.sampleRate)
   }
 }
 
@@ -1163,10 +1165,12 @@ class Recorder { // the microphone's button, and what stands beside it while it 
     this.key.classList.toggle("rec", on); this.drop.hidden = this.time.hidden = this.meter.hidden = !on
   }
   async start() {
-    this.key.disabled = true
+    if (this.asking) return
+    this.asking = true
     try { this.stop = await microphone(x => this.meter.style.setProperty("--level", Math.min(100, 140 * Math.sqrt(x)) + "%")) }
     catch (error) { return this.say("No microphone: " + error.message) }
-    finally { this.key.disabled = false }
+    finally { this.asking = false }
+    if (this.gone) return this.finish(false) // the view was closed meanwhile
     const began = Date.now(), tick = () => {
       const s = Math.floor((Date.now() - began) / 1000)
       this.time.textContent = `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}`
@@ -1177,6 +1181,7 @@ class Recorder { // the microphone's button, and what stands beside it while it 
   async finish(keep) {
     const stop = this.stop
     this.stop = null; clearInterval(this.clock); this.show(false)
+    if (!this.gone) this.key.focus()
     const file = stop && await stop()
     if (file && keep) this.take(file)
   }
@@ -1192,14 +1197,18 @@ class Files { // what is attached to the next message
   async add(files) { for (const file of files) await this.upload(file) }
 
   async upload(file) {
-    const name = file.name || "pasted", f = { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), state: "sent", label: make("span", "", name) }
+    const name = file.name || "pasted", id = crypto.getRandomValues(new Uint32Array(2)).join("-")
+    const f = { id, state: "sent", label: make("span", "", name) }
     f.chip = make("div", "mm-chip", f.label, button("close", "Remove " + name, () => this.remove(f)))
     this.list.push(f); this.chips.append(f.chip)
-    if (file.size > this.limit) return this.refuse(f, `${name} has ${(file.size / 2 ** 20).toFixed(0)} MiB, the limit is ${this.limit >> 20} MiB`)
+    if (file.size > this.limit)
+      return this.refuse(f, `${name} has ${(file.size / 2 ** 20).toFixed(0)} MiB, the limit is ${this.limit >> 20} MiB`)
     if (!file.size) return this.refuse(f, `${name} is empty`)
     if (file.type.startsWith("image/")) this.thumbnail(f, file)
-    for (let at = 0; at < file.size && this.list.includes(f); at += PIECE)
-      this.send("part", { id: f.id, name, last: at + PIECE >= file.size }, [await file.slice(at, at + PIECE).arrayBuffer()])
+    try {
+      for (let at = 0; at < file.size && this.list.includes(f); at += PIECE)
+        this.send("part", { id, name, last: at + PIECE >= file.size }, [await file.slice(at, at + PIECE).arrayBuffer()])
+    } catch { if (this.list.includes(f)) this.refuse(f, `${name} cannot be read`) } // a folder, or a file that is gone
   }
   thumbnail(f, file) {
     const picture = make("img")
@@ -1232,25 +1241,32 @@ class Log { // the turns, each with a half for you and one for the model
     this.thread = make("div", "mm-thread"); this.box = make("div", "mm-log", this.thread); this.zoom = make("dialog", "mm-zoom")
     this.down = button("down", "To the newest message", () => this.toEnd(), "round mm-down"); this.down.hidden = true
     this.box.setAttribute("role", "log"); this.box.setAttribute("aria-label", "Conversation"); this.box.tabIndex = 0
-    this.box.addEventListener("scroll", () => { this.down.hidden = this.atEnd }); this.zoom.addEventListener("click", () => this.zoom.close())
-    this.zoom.setAttribute("aria-label", "The picture, enlarged")
+    this.zoom.setAttribute("aria-label", "The picture, enlarged"); this.zoom.addEventListener("click", () => this.zoom.close())
+    this.stick = true; this.top = 0 // at the newest words, until somebody scrolls up
+    this.box.addEventListener("scroll", () => this.scrolled())
+    this.watch = new ResizeObserver(() => { if (this.stick) this.toEnd() }); this.watch.observe(this.thread)
   }
-  get atEnd() { return this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 80 }
-  toEnd() { this.box.scrollTop = this.box.scrollHeight; this.down.hidden = true }
-  following(change) { const end = this.atEnd; change(); if (end) this.toEnd(); else this.down.hidden = false }
+  scrolled() {
+    const top = this.box.scrollTop, end = this.box.scrollHeight - top - this.box.clientHeight < 80
+    this.stick = end || (this.stick && top >= this.top); this.top = top; this.down.hidden = this.stick
+  }
+  toEnd() { this.stick = true; this.box.scrollTop = this.box.scrollHeight; this.down.hidden = true }
+  following(change) { change(); if (this.stick) this.toEnd(); else this.down.hidden = false }
 
   half(who) {
-    const o = { media: make("div", "mm-media"), bubble: make("div", "mm-bubble"), facts: make("div", "mm-facts"), tools: make("div", "mm-tools") }
+    const o = Object.fromEntries(["media", "bubble", "facts", "tools"].map(part => [part, make("div", "mm-" + part)]))
     const face = make("div", "mm-face", icon(who === "you" ? "you" : "face"))
     o.row = make("div", "mm-row " + who, face, make("div", "mm-body", o.media, o.bubble, o.facts, o.tools))
-    face.setAttribute("aria-hidden", "true"); o.row.setAttribute("role", "article"); o.row.setAttribute("aria-label", who === "you" ? "You" : "mmllm")
+    face.setAttribute("aria-hidden", "true")
+    o.row.setAttribute("role", "article"); o.row.setAttribute("aria-label", who === "you" ? "You" : "mmllm")
     this.thread.append(o.row)
     return o
   }
   row(i) {
     while (this.rows.length <= i) {
       const n = this.rows.length, you = this.half("you"), bot = this.half("bot"), turn = () => this.turns[n]
-      you.tools.append(button("edit", "Edit this message", () => this.act.edit(n)), button("copy", "Copy this message", e => copy(turn().text, e.currentTarget)))
+      you.tools.append(button("edit", "Edit this message", () => this.act.edit(n)),
+                       button("copy", "Copy this message", e => copy(turn().text, e.currentTarget)))
       bot.again = button("again", "Ask again", () => this.act.again())
       bot.tools.append(button("copy", "Copy this reply", e => copy(turn().reply, e.currentTarget)), bot.again)
       this.rows.push([you, bot])
@@ -1267,9 +1283,13 @@ class Log { // the turns, each with a half for you and one for the model
   medium(f) { // one picture or sound
     const o = make(f.kind === "image" ? "img" : "audio")
     o.dataset.key = f.key; this.fill(o)
-    if (f.kind === "image") { o.alt = ""; const b = words("", () => this.enlarge(f.key, f.name)); b.setAttribute("aria-label", "Enlarge " + f.name); b.title = f.name; b.append(o); return b }
-    o.controls = true; o.setAttribute("aria-label", f.name)
-    return make("div", "", o, make("div", "mm-heard", f.heard ? `“${f.heard}”` : ""))
+    if (f.kind === "audio") {
+      o.controls = true; o.setAttribute("aria-label", f.name)
+      return make("div", "", o, make("div", "mm-heard", f.heard ? `“${f.heard}”` : ""))
+    }
+    const larger = words("", () => this.enlarge(f.key, f.name))
+    o.alt = ""; larger.title = f.name; larger.setAttribute("aria-label", "Enlarge " + f.name); larger.append(o)
+    return larger
   }
   media(you, files) { // only when they changed: whoever listens to one is not interrupted
     const known = JSON.stringify(files)
@@ -1284,8 +1304,8 @@ class Log { // the turns, each with a half for you and one for the model
       you.bubble.textContent = turn.text; you.bubble.hidden = !turn.text
       bot.row.dataset.state = turn.state; bot.tools.hidden = open; bot.again.hidden = !turn.last
       this.reply(bot, turn.html, open)
-      if (turn.state === "failed") { bot.bubble.textContent = turn.error; bot.bubble.setAttribute("role", "alert") } else bot.bubble.removeAttribute("role")
-      bot.bubble.classList.toggle("failed", turn.state === "failed")
+      bot.bubble.classList.toggle("failed", turn.state === "failed"); bot.bubble.removeAttribute("role")
+      if (turn.state === "failed") { bot.bubble.textContent = turn.error; bot.bubble.setAttribute("role", "alert") }
       bot.facts.replaceChildren(...turn.named.map(([name, share]) => this.name(name, share)), turn.facts)
     })
   }
@@ -1297,7 +1317,9 @@ class Log { // the turns, each with a half for you and one for the model
   reply(bot, html, open) { // sanitised on the other side
     bot.bubble.innerHTML = html; bot.bubble.hidden = !open && !html && bot.row.dataset.state !== "failed"
     bot.bubble.classList.toggle("mm-wait", open && !html)
-    if (!open) bot.bubble.querySelectorAll("pre").forEach(pre => pre.append(button("copy", "Copy this code", e => copy(pre.querySelector("code").textContent, e.currentTarget))))
+    if (open) return
+    for (const pre of bot.bubble.querySelectorAll("pre"))
+      pre.append(button("copy", "Copy this code", e => copy(pre.querySelector("code").textContent, e.currentTarget)))
   }
   stream(i, html) { if (this.turns[i]) this.following(() => this.reply(this.row(i)[1], html, true)) }
   cut(n) { for (const pair of this.rows.splice(n)) pair.forEach(o => o.row.remove()); this.turns.length = Math.min(n, this.turns.length) }
@@ -1305,7 +1327,7 @@ class Log { // the turns, each with a half for you and one for the model
     this.urls[key] = this.urls[key] || URL.createObjectURL(new Blob([data], { type: mime }))
     root.querySelectorAll("[data-key]").forEach(o => this.fill(o))
   }
-  close() { Object.values(this.urls).forEach(url => URL.revokeObjectURL(url)) }
+  close() { this.watch.disconnect(); Object.values(this.urls).forEach(url => URL.revokeObjectURL(url)) }
 }
 """
 
@@ -1316,10 +1338,12 @@ class Head { // who answers, and what can be done with the whole conversation
     this.send = send
     this.status = make("div", "mm-status"); this.bar = make("progress", "mm-load")
     this.gear = button("settings", "Settings", open); this.gear.setAttribute("aria-expanded", "false")
-    this.undo = button("undo", "Undo", () => send("undo")); this.save = button("save", "Export", () => send("export")); this.clear = button("clear", "Clear", () => send("clear"))
+    this.undo = button("undo", "Undo", () => send("undo")); this.clear = button("clear", "Clear", () => send("clear"))
+    this.save = button("save", "Export", () => { this.saving = true; send("export") })
     const face = make("div", "mm-face", icon("face")); face.setAttribute("aria-hidden", "true")
     this.status.setAttribute("role", "status"); this.bar.setAttribute("aria-label", "Loading the model")
-    this.el = make("div", "mm-head", face, make("div", "mm-who", make("div", "mm-title", "mmllm"), this.status), this.undo, this.save, this.clear, this.gear)
+    const who = make("div", "mm-who", make("div", "mm-title", "mmllm"), this.status)
+    this.el = make("div", "mm-head", face, who, this.undo, this.save, this.clear, this.gear)
   }
   about({ state, text, share }) { // share: how much of a download is there, from 0 to 1
     this.status.dataset.state = state; this.status.replaceChildren(make("span", "", text))
@@ -1351,27 +1375,31 @@ function welcome(examples, act) { // what stands where the conversation will be
 _VIEW = r"""
 function render({ model, el }) {
   const send = (kind, content = {}, buffers) => model.send({ kind, ...content }, undefined, buffers)
-  const root = make("div", "mm-chat"), text = make("textarea"), note = make("span", "mm-note"), banner = make("div", "mm-banner"), pick = make("input")
-  const drop = make("div", "mm-drop", "Drop pictures and sounds here")
-  let busy = false, editing = null, patience = null, late = null, hello = make("div")
+  const root = make("div", "mm-chat"), text = make("textarea"), note = make("span", "mm-note"), pick = make("input")
+  const banner = make("div", "mm-banner"), drop = make("div", "mm-drop", "Drop pictures and sounds here")
+  let busy = false, editing = null, draft = "", patience = null, late = null, hello = make("div")
 
-  const files = new Files(send), recorder = new Recorder(file => files.upload(file), say)
+  const files = new Files(send), recorder = new Recorder(file => files.upload(file), say), head = new Head(send, () => drawer())
   const log = new Log({ edit, again: () => { if (!busy) { pending(); send("retry") } } })
-  const head = new Head(send, () => drawer())
-  const attach = button("attach", "Attach pictures or sounds", () => pick.click()), go = button("send", "Send the message", () => busy ? send("stop") : submit(), "round go")
+  const attach = button("attach", "Attach pictures or sounds", () => pick.click())
+  const go = button("send", "Send the message", e => { if (e.detail < 2) busy ? stop() : submit() }, "round go") // a double click is one
   const bar = make("div", "mm-bar", attach, recorder.key, recorder.drop, recorder.time, recorder.meter, note, go)
-  root.append(head.el, head.bar, make("div", "mm-middle", log.box, log.down), make("div", "mm-foot", make("div", "mm-box", files.chips, banner, text, pick, bar)), drop, log.zoom)
+  const box = make("div", "mm-box", files.chips, banner, text, pick, bar)
+  root.append(head.el, make("div", "mm-middle", head.bar, log.box, log.down), make("div", "mm-foot", box), drop, log.zoom)
   el.append(root)
 
-  text.rows = 1; text.placeholder = "Write a message"; text.setAttribute("aria-label", "Message: Enter sends, Shift and Enter begins a line")
+  text.rows = 1; text.placeholder = "Write a message"
+  text.setAttribute("aria-label", "Message: Enter sends, Shift and Enter begins a line")
   note.setAttribute("role", "status"); banner.hidden = drop.hidden = pick.hidden = true
-  pick.type = "file"; pick.multiple = true; pick.accept = "image/jpeg,image/png,image/webp,image/gif,.wav,.flac,.ogg,.mp3"; pick.setAttribute("aria-label", "Files")
+  pick.type = "file"; pick.multiple = true; pick.setAttribute("aria-label", "Files")
+  pick.accept = "image/jpeg,image/png,image/webp,image/gif,.wav,.flac,.ogg,.mp3"
   banner.append(make("span", "", "You are editing an earlier message; what came after it goes."), words("Cancel", () => edit(null)))
-  for (const o of [head.el, log.box, bar, files.chips]) o.dataset.lmSuppressShortcuts = "true" // their keys are no commands of JupyterLab; in the composer Control+S still saves
+  for (const o of [head.el, log.box, bar, files.chips]) // their keys are no commands of JupyterLab; in the composer Control+S still saves
+    o.dataset.lmSuppressShortcuts = "true"
 
-  function say(words_, action) { note.replaceChildren(words_, ...(action ? [" ", action] : [])) }
-  function grow() { text.style.height = "auto"; text.style.height = Math.min(text.scrollHeight, 160) + "px" }
-  function write(words) { text.value = words; grow() }
+  function say(sentence, action) { note.replaceChildren(sentence, ...(action ? [" ", action] : [])) }
+  function grow() { text.style.height = "auto"; if (text.scrollHeight) text.style.height = Math.min(text.scrollHeight, 160) + "px" }
+  function write(sentence) { text.value = sentence; grow() }
   function show() { // what follows from the state
     dress(go, busy ? "stop" : "send", busy ? "Stop the reply" : "Send the message")
     log.box.setAttribute("aria-busy", busy); hello.hidden = log.rows.length > 0; head.filled(log.rows.length > 0)
@@ -1381,31 +1409,38 @@ function render({ model, el }) {
     head.gear.setAttribute("aria-expanded", is)
     if (!is) return
     view.querySelector(".mm-drawer input")?.focus()
-    view.querySelectorAll(".noUi-handle").forEach(o => o.setAttribute("aria-label", o.closest(".widget-inline-hbox").querySelector(".widget-label").textContent))
+    for (const o of view.querySelectorAll(".noUi-handle")) // ipywidgets gives its sliders no name
+      o.setAttribute("aria-label", o.closest(".widget-inline-hbox").querySelector(".widget-label").textContent)
     view.querySelector(".mm-drawer").addEventListener("keydown", leave, true) // the fields keep their keys to themselves
   }
   function leave(e) {
     if (e.key !== "Escape") return
     document.activeElement.blur(); drawer(false); head.gear.focus() // what was typed is taken
   }
-  function edit(i) {
-    editing = i; banner.hidden = i === null; write(i === null ? "" : log.turns[i].text)
-    if (i !== null) text.focus()
+  function edit(i) { // turn i in the composer; null: back to what was being written
+    if (editing === null && i !== null) draft = text.value
+    editing = i; banner.hidden = i === null; write(i === null ? draft : log.turns[i].text); text.focus()
+    if (i === null) draft = ""
   }
-  function pending(words = "") { // something was asked for; if nobody answers, say so and give the words back
-    busy = true; show(); clearTimeout(patience)
+  function wait(sentence) { // if nobody answers, say so and give the words back
+    clearTimeout(patience)
     patience = setTimeout(() => {
       busy = false; show(); say("The kernel does not answer: it is busy with a cell, or it has ended.")
-      if (!text.value) { late = words; write(words) }
+      if (!text.value) { late = sentence; write(sentence) }
     }, PATIENCE)
   }
+  function pending(sentence = "") { busy = true; log.toEnd(); show(); wait(sentence) }
+  function stop() { send("stop"); wait("") }
   function submit() {
+    const kept = editing === null ? files.good.length : log.turns[editing].files.length
+    if (recorder.stop) return say("Finish the recording first, or throw it away.")
     if (files.onTheWay) return say("A file is still on its way.")
-    if (!text.value.trim() && !files.good.length) return
+    if (editing !== null && files.good.length) return say("An edited message keeps its own files: remove what you attached, or cancel.")
+    if (!text.value.trim() && !kept) return
     pending(text.value); say("")
     if (editing === null) send("send", { text: text.value, files: files.take() })
     else send("edit", { turn: editing, text: text.value })
-    edit(null)
+    draft = ""; edit(null)
   }
 
   const on = {
@@ -1415,14 +1450,19 @@ function render({ model, el }) {
       m.turns.forEach(turn => log.draw(turn)); head.about(m.model); show()
     },
     turn: m => {
-      if (late !== null && late === m.turn.text && late === text.value) { write(""); say("") } // it was only late
-      late = null; log.draw(m.turn); show()
+      if (late !== null && OPEN.includes(m.turn.state)) { // it was only late
+        if (late === m.turn.text && late === text.value) { write(""); say("") }
+        late = null
+      }
+      log.draw(m.turn); show()
     }, stream: m => log.stream(m.i, m.html),
-    cut: m => { log.cut(m.n); edit(null); show() },
+    cut: m => { log.cut(m.n); if (editing !== null && editing >= m.n) edit(null); show() },
     state: m => { busy = m.busy; show() }, model: m => head.about(m), file: m => files.checked(m.id, m.why),
-    note: m => say(m.text, m.restore && words("Bring it back", () => { say(""); send("restore") })),
+    note: m => say(m.text, m.restore && words("Bring it back", () => { say(""); text.focus(); send("restore") })),
     media: (m, buffers) => log.arrived(root, m.key, m.mime, buffers[0]),
     download: (m, buffers) => {
+      if (!head.saving) return // another view asked
+      head.saving = false
       const a = make("a"); a.download = m.name; a.href = URL.createObjectURL(new Blob([buffers[0]], { type: "text/markdown" }))
       a.click(); setTimeout(() => URL.revokeObjectURL(a.href), 1000)
     },
@@ -1432,13 +1472,18 @@ function render({ model, el }) {
 
   root.addEventListener("keydown", e => {
     if (!e.ctrlKey && !e.metaKey) e.stopPropagation()
-    if (e.key === "Escape" && !log.zoom.open) { if (editing !== null) edit(null); else if (busy) send("stop"); else drawer(false) }
-    if (e.target !== text || e.isComposing) return
+    if (e.isComposing || e.keyCode === 229) return // a word of several keys
+    if (e.key === "Escape" && !log.zoom.open) { if (editing !== null) edit(null); else if (busy) stop(); else drawer(false) }
+    if (e.target !== text) return
     if (e.key === "Enter" && !e.shiftKey) { e.preventDefault(); if (!busy) submit() }
     if (e.key === "ArrowUp" && !text.value && !busy && log.turns.length) { e.preventDefault(); edit(log.turns.length - 1) }
   })
   text.addEventListener("input", grow)
-  text.addEventListener("paste", e => { e.stopPropagation(); const list = [...(e.clipboardData?.files || [])]; if (list.length) { e.preventDefault(); files.add(list) } })
+  text.addEventListener("paste", e => {
+    const list = [...(e.clipboardData?.files || [])]
+    e.stopPropagation()
+    if (list.length) { e.preventDefault(); files.add(list) }
+  })
   const hover = on => e => { if (e.dataTransfer?.types.includes("Files")) { e.preventDefault(); e.stopPropagation(); drop.hidden = !on } }
   root.addEventListener("dragenter", hover(true)); root.addEventListener("dragover", hover(true))
   root.addEventListener("dragleave", e => { if (!root.contains(e.relatedTarget)) drop.hidden = true })
@@ -1450,7 +1495,7 @@ function render({ model, el }) {
   show(); send("ready")
   return () => {
     window.removeEventListener("beforeunload", bye, true); clearInterval(here)
-    model.off("msg:custom", listen); clearTimeout(patience); recorder.finish(false); log.close()
+    model.off("msg:custom", listen); clearTimeout(patience); recorder.gone = true; recorder.finish(false); log.close()
   }
 }
 export default { render }
@@ -1523,6 +1568,7 @@ class ChatView(VBox):
         self.chat = model if isinstance(model, Chat) else Chat(model, **settings)
         self.talk, self.examples, self.parts, self.ready = Talk(layout=Layout(width="100%", height=height)), tuple(examples), OrderedDict(), OrderedDict()
         self.model_state, self._last = dict(state="loading", text="loading the model"), 0.
+        self.fetching = None # the example that is being fetched
         self.signs = self.asked = time.monotonic() # when the browser last sent anything, and when a question came
         self.talk.on_msg(self._received)
         self.chat.watchers.append(self._changed)
@@ -1590,9 +1636,18 @@ def _changed(self:ChatView,
     what, # `text`, `cut`, or another change
 ):
     "Show a change of the conversation; called from the thread that made it."
+    with self.chat._guard: self._show(turn, what) # nobody takes a turn back in between
+    if what == "end" and self.chat._place(turn) >= 0: self._report(turn)
+
+@patch
+def _show(self:ChatView,
+    turn, # that changed, or None
+    what, # as in `_changed`
+):
+    "Tell the browser of a change."
     i = self.chat._place(turn)
     if what == "cut": self.tell("cut", n=len(self.chat.turns)); self._redraw(-1)
-    elif i < 0: pass # nobody looks at it any more
+    elif i < 0: what == "end" and self._redraw(-1) # nobody looks at it any more, but the turn before it can be asked again
     elif what == "text":
         if self._lonely(): self.chat.stop() # others wait for the model
         if time.monotonic() - self._last < REFRESH: return
@@ -1602,7 +1657,6 @@ def _changed(self:ChatView,
         if what == "new": self.asked = time.monotonic(); self._redraw(i - 1); self._show_media(turn)
         self.tell("turn", turn=self._described(turn, i))
     if what in ("new", "end", "cut"): self.tell("state", busy=self._waiting())
-    if what == "end": self._report(turn)
 
 @patch
 def _lonely(self:ChatView): # bool
@@ -1674,7 +1728,7 @@ def _on_part(self:ChatView, content, buffers):
     except MMError as error:
         self.parts[key] = None
         return self.tell("file", id=key, why=f"{name}: {error}")
-    self.parts[key] = None
+    self.parts[key] = None; self._tidy()
     self.tell("file", id=key, why="")
     threading.Thread(target=self._prepare, args=(item,), daemon=True).start()
 
@@ -1699,7 +1753,8 @@ def _on_drop(self:ChatView, content, buffers):
 @patch
 def _on_send(self:ChatView, content, buffers):
     "A question; while a reply is being made it is not taken."
-    if self._waiting(): return
+    if self._waiting(): return self.tell("note", text="a reply is being made, so this was not sent: stop it first")
+    self.fetching = None
     keys = [key for key in map(str, content["files"]) if key in self.ready]
     items = [self.ready[key] for key in keys]
     self.chat.send(content["text"], [m for m in items if m.kind == "image"], [m for m in items if m.kind == "audio"])
@@ -1708,20 +1763,23 @@ def _on_send(self:ChatView, content, buffers):
 @patch
 def _on_example(self:ChatView, content, buffers):
     "One of the examples; its picture or sound may have to be fetched, so a thread does it."
-    example = self.examples[content["n"]]
+    if self._waiting(): return
+    example = self.fetching = replace(self.examples[content["n"]])
     def ask():
-        "Fetch and send."
+        "Fetch and send, if nothing else was asked meanwhile."
         if example.kind != "text" and not example.file(wait=False): self.tell("note", text="fetching the example…")
         file = example.file()
+        if self.fetching is not example: return self.tell("note", text="")
         self.chat.send(example.text, *(([file],) if example.kind == "image" else ([], [file]) if file else ()))
         self.tell("note", text="")
-    if not self._waiting(): threading.Thread(target=self._try, args=(ask,), daemon=True).start()
+    threading.Thread(target=self._try, args=(ask,), daemon=True).start()
 
 @patch
 def _on_stop(self:ChatView, content, buffers):
     "The stop button."
+    self.fetching = None
     self.chat.stop()
-    if not self._waiting(): self.tell("state", busy=False)
+    self.tell("state", busy=self._waiting())
 
 def attached(
     data, # bytes of a file from the browser
@@ -1831,7 +1889,9 @@ def _load(self:ChatView, otherwise):
         text = str(error) if isinstance(error, MMError) else f"{type(error).__name__}: {error}"
         if otherwise is None: return self._say_model("failed", text)
         self.tell("note", text=text)
-        self.model_field.value = next((name for name, own in self.own.items() if own is otherwise), str(otherwise)) # which loads it
+        self.chat.model = otherwise
+        self.model_field.value = next((name for name, own in self.own.items() if own is otherwise), str(otherwise))
+        self.load() # if this one fails too, the head says so
 
 @patch
 def _say_model(self:ChatView,
