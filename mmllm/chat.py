@@ -208,7 +208,7 @@ class Engine:
         trained=True, # have its projectors learned anything?
     ):
         self.model, self.name, self.keep, self.trained = model, name or model.config.preset, keep, trained
-        self.lock, self.weights = threading.Lock(), None
+        self.lock, self.weights = threading.Lock(), {}
         self.read, self.seen, self.heard, self.sounds = (OrderedDict() for _ in range(4))
 
     def __deepcopy__(self, memo): return None # a copy of a model gets an engine of its own
@@ -401,8 +401,8 @@ def _facts(self:Engine,
 @patch
 def _forget_other_weights(self:Engine):
     "Drop what was seen, heard and read with other weights than those of now."
-    weights = hash(tuple((id(p), p._version) for p in self.model.parameters()))
-    if self.weights not in (None, weights):
+    weights = {id(p): p._version for p in self.model.parameters()} # it grows when Whisper is loaded
+    if any(weights.get(p) != version for p, version in self.weights.items()):
         for store in (self.read, self.seen, self.heard, self.sounds): store.clear()
     self.weights = weights
 
@@ -1052,7 +1052,8 @@ _CSS = """
 @keyframes mm-blink { 50% { opacity: .3; } }
 @keyframes mm-slide { from { background-position: -60% 0; } to { background-position: 160% 0; } }
 @media (max-width: 520px) {
-  .mm-log { padding: 12px 8px; } .mm-foot { padding: 0 6px 6px; } .mm-head { padding: 8px; gap: 8px; } .mm-row { gap: 6px; }
+  .mm-log { padding: 12px 8px; } .mm-foot { padding: 0 6px 6px; } .mm-head { padding: 8px; gap: 2px 8px; }
+  .mm-head .round { width: 30px; height: 30px; } .mm-status[data-state=ready] span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .mm-row { gap: 6px; }
   .mm-row .mm-face { width: 24px; height: 24px; border-radius: 8px; } .mm-row .mm-face .mm-icon { width: 15px; height: 15px; } .mm-body { max-width: 90%; } .mm-examples { grid-template-columns: 1fr; }
 }
 @media (prefers-reduced-motion: reduce) { .mm-chat *, .mm-chat *::after { animation: none !important; } }
@@ -1346,7 +1347,7 @@ class Head { // who answers, and what can be done with the whole conversation
     this.el = make("div", "mm-head", face, who, this.undo, this.save, this.clear, this.gear)
   }
   about({ state, text, share }) { // share: how much of a download is there, from 0 to 1
-    this.status.dataset.state = state; this.status.replaceChildren(make("span", "", text))
+    this.status.dataset.state = state; this.status.replaceChildren(make("span", "", text)); this.status.title = text
     if (state === "failed") this.status.append(words("Try again", () => this.send("load")))
     this.bar.hidden = state !== "loading"
     if (share == null) this.bar.removeAttribute("value"); else this.bar.value = share
