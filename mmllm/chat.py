@@ -182,7 +182,7 @@ class Words(BaseStreamer):
         text = self.tokenizer.decode(self.ids, skip_special_tokens=True).lstrip()
         if text != self.text and not text.endswith("\ufffd"): self.text = text; self.say(text)
     def end(self):
-        "Nothing is held back for longer than a character."
+        "Called after the last token; half a character that was held back is dropped."
 
 class StopWhen(StoppingCriteria):
     "Ends a reply after the token that is being made."
@@ -202,9 +202,9 @@ class StopWhen(StoppingCriteria):
 class Engine:
     "A model, the lock that guards it, and what it has seen, heard and read lately."
     def __init__(self,
-        model,     # `MMModel`
-        name="",   # what to call it
-        keep=3,    # conversations whose keys and values are kept
+        model,        # `MMModel`
+        name="",      # what to call it
+        keep=3,       # conversations whose keys and values are kept
         trained=True, # have its projectors learned anything?
     ):
         self.model, self.name, self.keep, self.trained = model, name or model.config.preset, keep, trained
@@ -324,7 +324,7 @@ def fit(self:Engine,
     turns,    # list of `Turn`; the last one is to be answered
     settings, # `Settings`
 ):            # the batch of `MMProcessor`, how many turns were dropped
-    "As much of the conversation as there is room for; raises `TurnTooLong` if the last turn alone is too much."
+    "As much of the conversation as there is room for; raises `TurnTooLong` if the last turn alone is too much, `ChatError` if there is no room at all, a `MediaError` or `SilentAudio`."
     room, last = self.room(settings), turns[-2].facts if len(turns) > 1 else {}
     dropped = start = min(last.get("dropped", 0), len(turns) - 1) if room <= last.get("room", room) else 0
     while True:
@@ -411,10 +411,10 @@ def write(self:Engine,
     conversation, # its id
     turns,        # list of `Turn`; the last one is to be answered
     settings,     # `Settings`
-    emit,         # is called with (kind, value): `heard`, `facts` or `text`
+    emit,         # is called with (kind, value): `writing`, `heard`, `facts` or `text`
     stopped,      # () -> bool
 ):
-    "Answer the last turn; raises `TurnTooLong`, a `MediaError`, `SilentAudio`, and whatever the model raises."
+    "Answer the last turn; raises `TurnTooLong`, `ChatError`, a `MediaError`, `SilentAudio`, and whatever the model raises."
     while not self.lock.acquire(timeout=.05):
         if stopped(): return
     training = self.model.training
@@ -456,14 +456,14 @@ def _load_here(
             if not fresh: read_config(name) # a name that is none is refused before the old model goes
             _loaded.clear() # one model at a time
             model = MMModel.from_preset(name) if fresh else MMModel.from_pretrained(name)
-            if psutil.virtual_memory().available > 6 * model.language.num_parameters(): model.quicken() # two bytes for each, and as much again to be safe
+            if psutil.virtual_memory().available > 6 * model.language.num_parameters(): model.quicken() # two bytes for each, and twice as much again to be safe
             _loaded[name] = _warm(Engine(model, name, trained=not fresh))
         return _loaded[name]
 
 def load_engine(
     model="lite", # a bundle's folder or name, a preset's name, an `MMModel`, or an engine
 ):                # an `Engine`, or the `RemoteEngine` of the process that was told to use one
-    "The engine of a model, loaded at most once; raises `BundleError`, `PresetError`, `WeightsError`, `EngineLost`."
+    "The engine of a model, loaded at most once; raises `BundleError`, `DataError`, `PresetError`, `WeightsError`. A `RemoteEngine` raises them, and `EngineLost`, when it is first asked."
     if isinstance(model, (Engine, RemoteEngine)): return model
     if isinstance(model, MMModel):
         with _loading: model.engine = getattr(model, "engine", None) or Engine(model)
@@ -475,7 +475,7 @@ def load_engine(
 ADDRESS, SECRET = "MMLLM_ENGINE", "MMLLM_ENGINE_KEY" # environment variables
 
 class RemoteEngine:
-    "An engine in another process of this machine; raises `EngineLost` if nobody answers."
+    "An engine in another process of this machine; its methods raise `EngineLost` if nobody answers."
     def __init__(self,
         name="lite", # of the model
     ):
@@ -642,7 +642,8 @@ class Chat:
         **settings,   # of `Settings`
     ):
         self.model, self.settings = model, Settings(**settings)
-        self.turns, self.replies, self.watchers, self.gone = [], [], [], None
+        self.turns, self.replies, self.watchers = [], [], []
+        self.gone = None # what was taken back last: (its place, the turns)
         self.id, self._guard = secrets.token_hex(8), threading.RLock()
 
     @property
@@ -666,7 +667,7 @@ class Chat:
 
     def _tell(self,
         turn, # `Turn` that changed
-        what, # `text` for another word, or another word for a change
+        what, # `new`, `writing`, `heard`, `facts`, `text` or `end`; `cut`, with None for the turn
     ):
         "Call the watchers; one that fails is noted in the log, and the conversation goes on."
         for watcher in list(self.watchers):
@@ -892,7 +893,7 @@ def load(cls:Chat,
     folder,       # of a saved conversation
     model="lite", # who goes on with it
 ):                # a `Chat`
-    "Open a saved conversation; raises `ChatError`, or a `MediaError` if a picture or sound is gone."
+    "Open a saved conversation; raises `ChatError`, a `MediaError` if a picture or sound is gone, or `SilentAudio`."
     folder = Path(folder).expanduser().resolve()
     with _saving: _aside(folder)
     try:
@@ -1505,7 +1506,7 @@ export default { render }
 # %% ../nbs/10_chat.ipynb #296cd23e
 UPLOAD_LIMIT = 32 * 2**20 # bytes of one file from the browser
 REFRESH = .1              # seconds between two updates of a reply
-LONELY = 20               # seconds without a sign of its page after which a page of its own counts as closed
+LONELY = 20               # seconds of silence after which a page of Voila counts as closed
 _LIMITS = f"""
 const PIECE = {2**20}     // bytes of a message
 const LONGEST = {5 * 60}  // seconds of a recording
@@ -1519,9 +1520,9 @@ class Talk(anywidget.AnyWidget):
 
 # %% ../nbs/10_chat.ipynb #07297dd6
 def preview(
-    item,     # `Media`
+    item,      # `Media`
     side=1024, # longest, in pixels
-):            # (bytes, MIME type)
+):             # (bytes, MIME type)
     "What the browser shows: a small image, or the sound itself."
     from PIL import Image
     if item.kind == "audio": return item.data, f"audio/{sniff(item.data[:16]).lower()}"
@@ -1634,7 +1635,7 @@ def _described(self:ChatView,
 @patch
 def _changed(self:ChatView,
     turn, # that changed; None if turns were taken back
-    what, # `text`, `cut`, or another change
+    what, # as `Chat` tells its watchers
 ):
     "Show a change of the conversation; called from the thread that made it."
     with self.chat._guard: self._show(turn, what) # nobody takes a turn back in between
@@ -1697,7 +1698,7 @@ def _received(self:ChatView,
     "Carry out one message of the browser; what is none is ignored."
     act = {"ready": self._on_ready, "part": self._on_part, "drop": self._on_drop, "send": self._on_send, "stop": self._on_stop, "retry": self._on_retry, "edit": self._on_edit,
            "undo": self._on_undo, "clear": self._on_clear, "restore": self._on_restore, "example": self._on_example, "export": self._on_export, "load": self._on_load, "bye": self._on_bye}
-    self.signs = time.monotonic()
+    self.signs = time.monotonic() # all that `here` is for
     kind = content.get("kind") if isinstance(content, dict) else None
     if isinstance(kind, str) and kind in act: self._try(act[kind], content, buffers)
 
@@ -1715,6 +1716,17 @@ def _on_bye(self:ChatView, content, buffers):
     "The page is being closed. In a notebook the kernel lives on, and so does the reply; a page of its own has no other reader."
     if os.environ.get(ADDRESS): self.chat.stop()
 
+# %% ../nbs/10_chat.ipynb #c53a5c1a
+def attached(
+    data, # bytes of a file from the browser
+    name, # as the browser tells it
+):        # `Media`
+    "A file that somebody attached, by its content; raises `ChatError`, a `MediaError` or `SilentAudio`."
+    kind = sniff(bytes(data[:16]))
+    if kind not in (*IMAGE_KINDS, *AUDIO_KINDS): raise ChatError(f"this is neither a picture ({', '.join(IMAGE_KINDS)}) nor a sound ({', '.join(AUDIO_KINDS)})")
+    return media(bytes(data), "image" if kind in IMAGE_KINDS else "audio", name)
+
+# %% ../nbs/10_chat.ipynb #b61735f7
 @patch
 def _on_part(self:ChatView, content, buffers):
     "A megabyte of a file; with the last one, the file is checked and looked at."
@@ -1751,6 +1763,7 @@ def _on_drop(self:ChatView, content, buffers):
     key = str(content["id"])
     self.ready.pop(key, None); self.parts[key] = None # pieces on their way are ignored
 
+# %% ../nbs/10_chat.ipynb #0289e637
 @patch
 def _on_send(self:ChatView, content, buffers):
     "A question; while a reply is being made it is not taken."
@@ -1781,15 +1794,6 @@ def _on_stop(self:ChatView, content, buffers):
     self.fetching = None
     self.chat.stop()
     self.tell("state", busy=self._waiting())
-
-def attached(
-    data, # bytes of a file from the browser
-    name, # as the browser tells it
-):        # `Media`
-    "A file that somebody attached, by its content; raises `ChatError`, a `MediaError` or `SilentAudio`."
-    kind = sniff(bytes(data[:16]))
-    if kind not in (*IMAGE_KINDS, *AUDIO_KINDS): raise ChatError(f"this is neither a picture ({', '.join(IMAGE_KINDS)}) nor a sound ({', '.join(AUDIO_KINDS)})")
-    return media(bytes(data), "image" if kind in IMAGE_KINDS else "audio", name)
 
 # %% ../nbs/10_chat.ipynb #fa2bc648
 @patch
@@ -1834,7 +1838,7 @@ def _on_export(self:ChatView, content, buffers):
 def to_fetch(
     model, # a bundle's folder or name, or a preset's name
 ):         # MB
-    "How much of a model is not on this machine yet, at most; raises `BundleError`, `DataError`."
+    "How much of a model is not on this machine yet, at most; raises `BundleError`, `DataError`, `PresetError`."
     name = str(model)
     planned = plan(name if name in (*PRESETS, "auto") and name != "lite" else read_config(name).preset)
     return planned.preset.download_mb if any(not there for *_, there in planned.rows) else 0
@@ -1878,7 +1882,7 @@ def _load(self:ChatView, otherwise):
     model, named = self.chat.model, isinstance(self.chat.model, (str, Path))
     try:
         size = to_fetch(model) if named else 0
-        what = f"loading {model}" * named + f", after fetching {size} MB once" * bool(size)
+        what = f"loading {model}" * named + f", after fetching up to {size} MB once" * bool(size)
         def wait():
             "Count the seconds."
             while not done.wait(.5): self._say_model("loading", f"{what or 'loading the model'} · {time.time() - began:.0f} s")
@@ -1929,7 +1933,7 @@ def _notebook(
 VOILA_CONFIG = '''
 def prepare(request, notebook, cwd):
     "Give the page the token with which it ends its kernel when it is closed; leave out what is for readers of the notebook."
-    request.xsrf_token
+    request.xsrf_token # reading it sets the cookie
     notebook.cells = [cell for cell in notebook.cells if cell.cell_type != "markdown" or not ("colab.research" in cell.source or "<img" in cell.source)]
     return notebook
 
@@ -1946,14 +1950,14 @@ def voila_command(
     frame="",     # address of a site that may show the page in a frame, such as https://huggingface.co
 ):                # list of words
     "How Voila is called; raises `ChatError` if it is not installed, or if `frame` is no address."
-    import re
     from importlib.util import find_spec
     if frame and not re.fullmatch(r"https?://[\w.:*-]+", frame): raise ChatError(f"{frame!r} is no address of a site: give one such as https://huggingface.co")
-    if find_spec("voila") is None: raise ChatError("Voila is not installed: pip install voila")
-    return [sys.executable, "-m", "voila", str(notebook), f"--port={port}", f"--Voila.ip={ip}", f"--Voila.config_file_paths={[str(settings)]}", "--show_tracebacks=True", f"--theme={'dark' if dark else 'light'}", "--VoilaConfiguration.allow_theme_override=YES",
-            
-            "--MappingKernelManager.cull_idle_timeout=1800", "--MappingKernelManager.cull_interval=60", *([] if browser else ["--no-browser"]),
-            *([f"--Voila.tornado_settings={dict(headers={'Content-Security-Policy': f'frame-ancestors {chr(39)}self{chr(39)} {frame}'})}"] if frame else [])]
+    if find_spec("voila") is None: raise ChatError("Voila, which shows a notebook as a web page, is not installed: pip install 'voila>=0.5.8,<0.6'")
+    framed = {"headers": {"Content-Security-Policy": f"frame-ancestors 'self' {frame}"}}
+    return [sys.executable, "-m", "voila", str(notebook), f"--port={port}", f"--Voila.ip={ip}", f"--Voila.config_file_paths={[str(settings)]}",
+            f"--theme={'dark' if dark else 'light'}", "--VoilaConfiguration.allow_theme_override=YES", "--show_tracebacks=True",
+            "--MappingKernelManager.cull_idle_timeout=1800", "--MappingKernelManager.cull_interval=60", # half an hour after a page fell silent
+            *(["--no-browser"] if not browser else []), *([f"--Voila.tornado_settings={framed}"] if frame else [])]
 
 def serve_chat(
     model="lite",   # a bundle's folder or name, or a preset's name
@@ -1964,7 +1968,7 @@ def serve_chat(
     dark=False,     # JupyterLab's dark theme?
     frame="",       # address of a site that may show the page in a frame
 ):                  # exit status of Voila
-    "Serve a chat with Voila until it is interrupted; raises `ChatError` if Voila or the notebook is missing, `BundleError`, `WeightsError`."
+    "Serve a chat with Voila until it is interrupted; raises `ChatError` if Voila or the notebook is missing. A model that cannot be loaded is reported in the page."
     import signal, subprocess, tempfile
     with tempfile.TemporaryDirectory() as folder:
         notebook = Path(notebook) if notebook else _notebook(model, Path(folder))

@@ -197,5 +197,5 @@ def merge_lora(
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta", dtype=dtype)
         plain.weight = nn.Parameter(weight.to(dtype))
         base.set_submodule(name, plain)
-    for parameter in base.parameters(): parameter.data = parameter.data.to(dtype) # not the buffers: positions need their digits
+    for parameter in base.parameters(): parameter.data = parameter.data.to(dtype) # not the buffers: bfloat16 would blur the positions
     return base.requires_grad_(False).eval()
