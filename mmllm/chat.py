@@ -9,7 +9,7 @@ __all__ = ['PIECE', 'ADDRESS', 'SECRET', 'UPLOAD_LIMIT', 'REFRESH', 'LONELY', 'E
            'preview', 'Example', 'ChatView', 'attached', 'to_fetch', 'voila_command', 'serve_chat']
 
 # %% ../nbs/10_chat.ipynb #26c81293
-import html, io, json, logging, operator, os, pickle, queue, re, secrets, shutil, sys, threading, time
+import html, io, json, logging, operator, os, queue, re, secrets, sys, threading, time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -24,7 +24,7 @@ from markdown_it import MarkdownIt
 from transformers import DynamicCache, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 from .core import MMError, PRESETS, cache_dir, get_preset, plan
-from .weights import atomic_folder, fetch
+from .weights import fetch, recover_folder, replaced_folder
 from .data import AUDIO_KINDS, IMAGE_KINDS, SAMPLE_RATE, MediaTooLarge, load_audio, load_image, sniff
 from .audio import AudioError, SilentAudio, check_audible
 from .model import AUDIO_MODES, MMModel, autocast, read_config
@@ -135,6 +135,7 @@ class Settings:
         for name, kind in dict(temperature=float, top_p=float, length=operator.index, context=operator.index).items():
             object.__setattr__(self, name, _number(getattr(self, name), name, kind))
         if self.seed is not None: object.__setattr__(self, "seed", _number(self.seed, "seed", operator.index))
+        if self.seed is not None and not 0 <= self.seed < 2**63: raise ChatError("the seed is between 0 and 2 to the power of 63")
         if not isinstance(self.system, str): raise ChatError("the system prompt is a text")
         object.__setattr__(self, "system", _clean(self.system))
         if self.temperature and not .01 <= self.temperature <= 5: raise ChatError("the temperature is 0 (always the likeliest word), or between 0.01 and 5")
@@ -426,7 +427,9 @@ def write(self:Engine,
         if turns[-1].heard: emit("heard", turns[-1].heard)
         emit("facts", self._facts(turns[-1], batch, dropped, self.room(settings)))
         began, times = time.perf_counter(), []
-        def say(text): times.append(time.perf_counter()); emit("text", text)
+        def say(text):
+            "Note the time of a word, and hand it on."
+            times.append(time.perf_counter()); emit("text", text)
         with torch.random.fork_rng(enabled=settings.seed is not None):
             if settings.seed is not None: torch.manual_seed(settings.seed + len(turns))
             kept, ids = self.continue_from(conversation, batch, settings, say, stopped)
@@ -450,6 +453,7 @@ def _load_here(
     name, # of a bundle or a preset
 ):        # `Engine`
     "The one engine of this process."
+    if name == "auto": name = get_preset().name
     with _loading:
         if name not in _loaded:
             fresh = name in PRESETS and name != "lite"
@@ -468,8 +472,7 @@ def load_engine(
     if isinstance(model, MMModel):
         with _loading: model.engine = getattr(model, "engine", None) or Engine(model)
         return model.engine
-    name = get_preset().name if str(model) == "auto" else str(model)
-    return RemoteEngine(name) if os.environ.get(ADDRESS) else _load_here(name)
+    return RemoteEngine(str(model)) if os.environ.get(ADDRESS) else _load_here(str(model))
 
 # %% ../nbs/10_chat.ipynb #8d4f7006
 ADDRESS, SECRET = "MMLLM_ENGINE", "MMLLM_ENGINE_KEY" # environment variables
@@ -540,20 +543,14 @@ class _Line:
             while (message := self.queue.get()) is not None: self.line.send(message)
         except OSError: self.stopped = True # the tab was closed
     def gone(self):
+        "Whether the other end said stop, or went away."
         try:
             while not self.stopped and self.line.poll(): self.stopped = self.line.recv() == "stop"
         except (EOFError, OSError): self.stopped = True
         return self.stopped
-    def end(self): self.queue.put(None); self.writer.join()
-
-def _portable(
-    error, # any exception
-):         # one that another process can read
-    "An error of mmllm as it is, any other as a `ChatError`."
-    try:
-        if isinstance(error, MMError) and pickle.loads(pickle.dumps(error)): return error
-    except Exception: pass
-    return ChatError(f"{type(error).__name__}: {error}")
+    def end(self):
+        "Wait until all is written."
+        self.queue.put(None); self.writer.join()
 
 def _serve_one(
     line, # a connection
@@ -568,7 +565,7 @@ def _serve_one(
             if method not in ("about", "forget", "prepare", "write"): raise ChatError(f"an engine does not {method}")
             more = dict(emit=lambda *event: out.queue.put(event), stopped=out.gone) if method == "write" else {}
             out.queue.put(("return", getattr(_load_here(name), method)(*args, **more)))
-        except Exception as error: out.queue.put(("raise", _portable(error)))
+        except Exception as error: out.queue.put(("raise", error if isinstance(error, MMError) else ChatError(f"{type(error).__name__}: {error}")))
         out.end()
 
 def serve_engine(): # {environment variable: value} for the processes that will use it
@@ -743,7 +740,9 @@ def _work(self:Chat,
         for other in before:
             while not other.finished.wait(.05) and not stopped(): pass
         with self._guard: turns = self.turns[:self._place(turn) + 1] or [turn]
-        def emit(kind, value): reply.take(kind, value); self._tell(turn, kind)
+        def emit(kind, value):
+            "Note what the engine reports, and pass it on."
+            reply.take(kind, value); self._tell(turn, kind)
         engine = _beside(lambda: self.engine, stopped)
         if engine is not None: engine.write(self.id, turns, self.settings, emit, stopped)
         turn.state = "stopped" if stopped() else "done"
@@ -833,14 +832,6 @@ def _is_ours(
 
 _saving = threading.Lock()
 
-def _aside(
-    folder, # of a conversation
-):          # where the old one stands while a new one takes its place
-    "Put back what a save that was cut off had moved aside."
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists(): old.rename(folder)
-    return old
-
 @patch
 def save(self:Chat,
     folder, # to write; a conversation that is there is replaced
@@ -848,15 +839,11 @@ def save(self:Chat,
     "Save everything; raises `ChatError` if something else stands there, or if it cannot be written."
     folder = Path(folder).expanduser().resolve()
     with _saving:
-        old, fresh = _aside(folder), folder.with_name(f".{folder.name}.new")
+        recover_folder(folder)
         if folder.exists() and not _is_ours(folder): raise ChatError(f"{folder.name!r} holds something else: name another folder")
         try:
-            for left in (fresh, old): shutil.rmtree(left, ignore_errors=True)
-            with atomic_folder(fresh) as new: self._file(new)
-            if folder.exists(): folder.rename(old)
-            fresh.rename(folder)
+            with replaced_folder(folder) as new: self._file(new)
         except OSError as error: raise ChatError(f"the conversation cannot be saved in {folder.name!r} ({error.strerror}): make room, or name another folder") from error
-        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 @patch
@@ -884,8 +871,10 @@ def _turn_of(
     kept = {kind: [_unfiled(m, folder, name) for m in about[kind]] for kind, name in (("images", "image"), ("audio", "audio"))}
     turn = Turn(**{**about, **kept, "state": about["state"] if about["state"] in ("done", "failed") else "stopped"})
     if not all(isinstance(text, str) for text in (turn.text, turn.reply, turn.error, *turn.heard)) or not isinstance(turn.heard, list): raise TypeError("not a text")
-    if _number(turn.facts.get("dropped", 0), "dropped", operator.index) < 0 or _number(turn.facts.get("room", 0), "room", operator.index) < 0: raise ValueError("not a number of turns")
-    facts_line(turn); [(name + "", round(share, 3)) for named in turn.facts.get("named", []) for name, share in named] # can they be shown?
+    if any(_number(turn.facts.get(name, 0), name, operator.index) < 0 for name in ("dropped", "room")): raise ValueError("less than none")
+    facts_line(turn) # raises what cannot be shown
+    for named in turn.facts.get("named", []):
+        for name, share in named: f"{name:s} {share:.0%}"
     return turn
 
 @patch(cls_method=True)
@@ -895,7 +884,7 @@ def load(cls:Chat,
 ):                # a `Chat`
     "Open a saved conversation; raises `ChatError`, a `MediaError` if a picture or sound is gone, or `SilentAudio`."
     folder = Path(folder).expanduser().resolve()
-    with _saving: _aside(folder)
+    with _saving: recover_folder(folder)
     try:
         about = json.loads((folder/"chat.json").read_text(encoding="utf-8"))
         if about["format"] != 1: raise ChatError(f"the conversation in {folder.name!r} was saved by a newer mmllm: update mmllm to open it")
@@ -1618,7 +1607,9 @@ def _try(self:ChatView,
     "Do what somebody asked for; what is refused, or cannot be understood, is said beside the composer."
     try: return act(*args)
     except MMError as error: why = str(error)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError): why = "the browser sent something that cannot be read: reload the page"
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        logging.getLogger("mmllm").exception("a message of the browser could not be carried out")
+        why = "the browser sent something that cannot be read: reload the page"
     self.tell("note", text=why); self.tell("state", busy=self._waiting())
 
 @patch
@@ -1755,7 +1746,7 @@ def _tidy(self:ChatView):
 def _prepare(self:ChatView, item):
     "Look at a file while its question is being typed; what goes wrong is said when it is asked."
     try: self.chat.engine.prepare(item)
-    except Exception: pass
+    except MMError: pass
 
 @patch
 def _on_drop(self:ChatView, content, buffers):
@@ -1932,9 +1923,9 @@ def _notebook(
 
 VOILA_CONFIG = '''
 def prepare(request, notebook, cwd):
-    "Give the page the token with which it ends its kernel when it is closed; leave out what is for readers of the notebook."
+    "Give the page the token with which it ends its kernel when it is closed; leave out the Colab badge and pictures outside its folder, which Voila does not serve."
     request.xsrf_token # reading it sets the cookie
-    notebook.cells = [cell for cell in notebook.cells if cell.cell_type != "markdown" or not ("colab.research" in cell.source or "<img" in cell.source)]
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type != "markdown" or not ("colab.research" in cell.source or 'src="../' in cell.source)]
     return notebook
 
 c.VoilaConfiguration.prelaunch_hook = prepare

@@ -8,7 +8,7 @@ __all__ = ['IMAGE', 'AUDIO', 'FRAMES', 'AUDIO_MODES', 'SHIPPED', 'BundleError', 
            'native_half', 'autocast', 'find_bundle', 'read_config']
 
 # %% ../nbs/07_model.ipynb #6ec7c0ed
-import hashlib, json, shutil
+import hashlib, json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, BatchFeature, PreTrainedConfig, PreTrainedModel
-from .weights import atomic_folder, fetch
+from .weights import fetch, replaced_folder
 from .data import data_file, load_audio
 from .vision import CONCEPTS, load_vision
 from .audio import Ears, SilentAudio, check_audible, count_frames
@@ -514,13 +514,8 @@ def save_pretrained(self:MMModel,
     folder = Path(folder).absolute()
     if folder.exists() and not folder.is_dir(): raise BundleError(f"{folder.name!r} is a file: name a folder")
     if folder.is_dir() and any(folder.iterdir()): read_config(folder) # a folder of something else is not replaced
-    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     self._trainable()
-    for left in (fresh, old): shutil.rmtree(left, ignore_errors=True)
-    with atomic_folder(fresh) as new: self._write(new)
-    if folder.exists(): folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replaced_folder(folder) as new: self._write(new)
 
 @patch
 def _write(self:MMModel,

