@@ -321,7 +321,7 @@ def chat(
     from mmllm.chat import serve_chat
     from mmllm.core import PRESETS
     from mmllm.model import read_config
-    if model not in PRESETS: read_config(model)
+    if model not in (*PRESETS, "auto"): read_config(model)
     if not 0 < port < 65536: raise CommandError("--port is between 1 and 65535")
     serve_chat(model, notebook, port, ip, not no_browser, dark, frame)
 
