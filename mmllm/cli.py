@@ -107,19 +107,22 @@ def train(
     restart:store_true=False,     # forget earlier bundles and checkpoints
     tensorboard:store_true=False, # keep logs for TensorBoard in OUT/checkpoints
 ):
-    "Teach a model on the 100 training photos of COCO128. Raises `TrainingError`, `WeightsError`, `PresetError`."
-    from mmllm.training import get_recipe, train as teach
+    "Teach a model on the 100 training photos of COCO128. Raises `TrainingError`, `ForeignFiles`, `WeightsError`, `PresetError`."
+    from mmllm.training import get_recipe, run_folders, train as teach
     from mmllm.data import train_photos
+    from mmllm.weights import check_replaceable, remove_folder
     _check_seed(seed)
     chosen = get_preset(preset)
     out = Path(out or f"runs/{chosen.name}")
-    for each in EYES if recipe == "all" else (recipe,):
+    steps = EYES if recipe == "all" else (get_recipe(recipe).name,)
+    later = {each: run_folders(out, *STEPS[STEPS.index(each):]) for each in steps} # what was made from an older step no longer counts
+    for folder, owned in later[steps[0]]: check_replaceable(folder, owned)
+    for each in steps:
         settings = get_recipe(each, passes=passes if each in (recipe, "tune") else None)
         if _is_done(out/each, settings, seed, restart): print(f"{out/each} is there: not trained again"); continue
         model = _start(each, chosen, out, seed)
-        shutil.rmtree(out/each, ignore_errors=True) # an interrupted --restart must not find the old one
-        for later in STEPS[STEPS.index(each) + 1:]: # what was made from an older one no longer counts
-            for old in (out/later, out/"checkpoints"/later): shutil.rmtree(old, ignore_errors=True)
+        for folder, owned in later[each]:
+            if folder != out/"checkpoints"/each: remove_folder(folder, owned) # an interrupted --restart must not find the old one
         photos, features = photo_features(model)
         views = _views(model, train_photos(photos), seed) if each == "clip" else None
         began = time.time()

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['BAR', 'PHOTOS', 'LIBRIVOX', 'SMOLLM2', 'WHISPER_WORDS', 'WHISPER_PARTS', 'WHISPER_TINY', 'WHISPER_BASE',
            'LITE0_WORDS', 'LITE_CLIP', 'TINY_TEXT', 'BYTES', 'PHI_CONTROL', 'PHI_TEMPLATE', 'WHISPER_CONTROL',
-           'HUB_FILES', 'PACKAGED', 'WeightsError', 'HashMismatch', 'Unreachable', 'Package', 'check_sha256',
-           'download', 'unpack', 'atomic_folder', 'recover_folder', 'replaced_folder', 'make', 'conversion',
-           'move_files', 'save_folder', 'largest_difference', 'fuse_llama', 'phi3_config', 'register_control_tokens',
-           'convert_smollm2', 'read_ctranslate2', 'whisper_tensors', 'whisper_config', 'whisper_ids',
-           'whisper_generation', 'whisper_times', 'convert_whisper', 'lite0_tensors', 'lite0_logits', 'imagenet_names',
-           'lite0_processor', 'convert_lite0', 'convert_lite_clip', 'TinyBPE', 'learn_bpe', 'save_random', 'tiny_phi3',
-           'tiny_whisper', 'tiny_clip', 'check_folder', 'hub_folder', 'packaged', 'fetch']
+           'HUB_FILES', 'PACKAGED', 'WeightsError', 'HashMismatch', 'Unreachable', 'ForeignFiles', 'Package',
+           'check_sha256', 'download', 'unpack', 'atomic_folder', 'foreign_files', 'check_replaceable', 'remove_folder',
+           'recover_folder', 'replaced_folder', 'make', 'conversion', 'move_files', 'save_folder', 'largest_difference',
+           'fuse_llama', 'phi3_config', 'register_control_tokens', 'convert_smollm2', 'read_ctranslate2',
+           'whisper_tensors', 'whisper_config', 'whisper_ids', 'whisper_generation', 'whisper_times', 'convert_whisper',
+           'lite0_tensors', 'lite0_logits', 'imagenet_names', 'lite0_processor', 'convert_lite0', 'convert_lite_clip',
+           'TinyBPE', 'learn_bpe', 'save_random', 'tiny_phi3', 'tiny_whisper', 'tiny_clip', 'check_folder',
+           'hub_folder', 'packaged', 'fetch']
 
 # %% ../nbs/01_weights.ipynb #c81e728d
 import fnmatch, hashlib, inspect, json, os, re, shutil, struct, subprocess, sys, tarfile, time, zipfile
@@ -47,6 +48,9 @@ class HashMismatch(WeightsError):
 
 class Unreachable(WeightsError):
     "Weights that are not in the cache and could not be downloaded."
+
+class ForeignFiles(MMError, OSError):
+    "A folder that was to be replaced and holds files that mmllm did not write."
 
 # %% ../nbs/01_weights.ipynb #8f14e45f
 @dataclass(frozen=True)
@@ -201,6 +205,37 @@ def atomic_folder(
         for path in [*part.rglob("*"), part]: _to_disk(path)
         part.rename(target)
 
+def foreign_files(
+    folder, # any folder, or none
+    owned,  # patterns of the files that mmllm writes into it, such as `adapter/*.safetensors`
+):          # sorted list of relative paths
+    "The files below a folder that match none of the patterns; a star stays within one name."
+    def is_owned(parts):
+        "Whether one pattern fits, name by name."
+        split = [pattern.split("/") for pattern in owned]
+        return any(len(names) == len(parts) and all(map(fnmatch.fnmatchcase, parts, names)) for names in split)
+    found = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path.as_posix() for path in found if not is_owned(path.parts))
+
+def check_replaceable(
+    folder, # that is to be replaced or removed
+    owned,  # patterns, as in `foreign_files`
+):          # its path, links followed
+    "Pass a folder that is absent, empty or wholly ours; raises `ForeignFiles` and touches nothing."
+    folder = Path(folder).expanduser().resolve()
+    if folder.exists() and not folder.is_dir(): raise ForeignFiles(f"{folder.name!r} is a file: name a folder")
+    if foreign := foreign_files(folder, owned):
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise ForeignFiles(f"{folder.name!r} holds {foreign[0]!r}{more}, which mmllm did not write: move that away, or name another folder")
+    return folder
+
+def remove_folder(
+    folder, # that may exist
+    owned,  # patterns, as in `foreign_files`
+):
+    "Remove a folder that is wholly ours; raises `ForeignFiles` and touches nothing if it is not."
+    shutil.rmtree(check_replaceable(folder, owned), ignore_errors=True)
+
 def recover_folder(
     target, # path of a folder that `replaced_folder` writes
 ):          # where the old one stands while a new one takes its place
@@ -212,8 +247,10 @@ def recover_folder(
 @contextmanager
 def replaced_folder(
     target, # path of a folder, which may exist
+    owned,  # patterns of the files that it may hold, as in `foreign_files`
 ):          # yields an empty folder to fill
-    "A folder that takes the place of `target` when the block ends well; when it does not, the old one stays as it was."
+    "A folder that takes the place of `target` when the block ends well; raises `ForeignFiles` if that is not ours, and when anything fails the old one stays as it was."
+    target = check_replaceable(target, owned)
     old, fresh = recover_folder(target), target.with_name(f".{target.name}.new")
     for left in (fresh, old): shutil.rmtree(left, ignore_errors=True)
     with atomic_folder(fresh) as new: yield new
