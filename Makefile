@@ -5,8 +5,8 @@ TORCH_BACKEND ?=
 BIN := .venv/bin
 READY := .venv/.ready
 TORCH := torch==2.13.0 -c constraints.txt
-SUPPORTED := import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \
-  "mmllm needs Python 3.10 to 3.13 and $(PYTHON) is %d.%d: name another one, as in make setup PYTHON=python3.12" % v)
+SUPPORTED := import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 14) else \
+  "mmllm needs Python 3.11 to 3.14 and $(PYTHON) is %d.%d: name another one, as in make setup PYTHON=python3.12" % v)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lab chat docs readme clean
@@ -18,7 +18,7 @@ setup: $(READY) ## .venv with mmllm and everything it needs; does nothing when i
 	@:
 
 $(READY): constraints.txt settings.ini setup.py
-	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.10 to 3.13"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11 to 3.14"; exit 1; }
 	@$(PYTHON) -c '$(SUPPORTED)'
 	@{ $(BIN)/python -c '$(SUPPORTED)' && $(BIN)/python -m pip --version; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
 	  { echo "$(PYTHON) cannot make .venv: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
@@ -38,7 +38,7 @@ demo: setup ## fetch, train, measure and try the lite model: about ten minutes o
 	@echo "Go on: make lab opens the notebooks; $(BIN)/mmllm --help lists the commands."
 
 test: setup ## everything that CI checks
-	@$(BIN)/python .ci/check.py
+	@$(BIN)/python tools/check.py
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=nbs nbs/tutorials/chat_demo.ipynb
@@ -46,13 +46,11 @@ lab: setup ## open the notebooks in JupyterLab
 chat: setup ## talk to the model in the browser, on this machine only
 	@$(BIN)/mmllm chat --notebook nbs/tutorials/chat_demo.ipynb
 
-docs: setup ## the documentation site, in _docs (needs Quarto)
-	@command -v quarto >/dev/null || { echo "the site is built by Quarto, which is not here: see https://quarto.org"; exit 1; }
-	@touch README.md
-	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs --n_workers 2
+docs: setup ## the documentation site, in _docs
+	@$(BIN)/python tools/docs.py
 
 readme: setup ## README.md from nbs/index.ipynb
-	@$(BIN)/python .ci/readme.py
+	@$(BIN)/python tools/readme.py
 
 clean: ## remove .venv and what was built; the cache and trained models stay
 	rm -rf .venv _docs _proc build dist *.egg-info

@@ -3,16 +3,20 @@ from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup, find_packages
 
+KINDS = ("md", "json", "jsonl", "safetensors")
+DATA = [f"{folder}*.{kind}" for folder in ("", "lite/", "lite/adapter/") for kind in KINDS]
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here/"settings.ini", encoding="utf-8")
 cfg = dict(parser["DEFAULT"])
+readme = here/"README.md"
+dev = [*cfg["dev_requirements"].split(), *cfg["speech_requirements"].split()]
 
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(here/"README.md").read_text(encoding="utf-8") if (here/"README.md").exists() else cfg["description"],
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else cfg["description"],
     long_description_content_type="text/markdown",
     author=cfg["author"],
     author_email=cfg["author_email"],
@@ -21,10 +25,17 @@ setup(
     keywords=cfg["keywords"],
     python_requires=f">={cfg['min_python']}",
     packages=[*find_packages(include=["mmllm", "mmllm.*"]), "mmllm.files"],
-    package_dir={"mmllm.files": "data"}, # the project's data travels inside the package; COCO's photos never do
-    package_data={"mmllm.files": [f"{folder}*.{kind}" for folder in ("", "lite/", "lite/adapter/") for kind in ("md", "json", "jsonl", "safetensors")]},
+    package_dir={"mmllm.files": "data"}, # the project's data travels inside; COCO's photos never do
+    package_data={
+        "mmllm.files": DATA,
+        "mmllm.chat": ["static/*"],
+        "mmllm.evaluation": ["static/*"],
+    },
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": [*cfg["dev_requirements"].split(), *cfg["speech_requirements"].split()], "speech": cfg["speech_requirements"].split()},
-    entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["mmllm=mmllm._modidx:d"]},
+    extras_require={"dev": dev, "speech": cfg["speech_requirements"].split()},
+    entry_points={
+        "console_scripts": cfg["console_scripts"].split(),
+        "nbdev": ["mmllm=mmllm._modidx:d"],
+    },
     classifiers=["Programming Language :: Python :: 3", "Development Status :: 3 - Alpha"],
 )

@@ -1,8 +1,8 @@
 """What can be checked without running a notebook. Each check yields one sentence per fault: where, what, what to do."""
 import ast, filecmp, functools, io, os, re, shutil, subprocess, sys, tempfile, tokenize
 from pathlib import Path
-import badges, readme
-from notebooks import DIRECTIVE, NBS, ROOT, code_cells, load, number, paths, source, split, where
+import badges, export, readme, style
+from notebooks import DIRECTIVE, NBS, ROOT, code_cells, load, module, number, paths, source, split, where
 
 BIN = Path(sys.executable).parent
 PACKAGE = ROOT/"mmllm"
@@ -68,7 +68,7 @@ def directives_are_read():
         for i, c in code_cells(load(p)):
             directives, code = split(source(c))
             for name in directives.keys() - known:
-                yield f"{where(p, i, c)}: no directive is called {name!r}: correct it, or add it to KNOWN in .ci/checks.py"
+                yield f"{where(p, i, c)}: no directive is called {name!r}: correct it, or add it to KNOWN in tools/checks.py"
             for line in code:
                 if DIRECTIVE.match(line) or re.match(r"#\s*(export|exporti|exports|hide|default_exp)\b[^.,]*$", line):
                     yield f"{where(p, i, c)}: nbdev does not read {line.strip()!r}: directives start with #| and open the cell"
@@ -76,13 +76,13 @@ def directives_are_read():
 def notebooks_are_named_after_modules():
     for p in paths():
         names = [d["default_exp"] for _, c in code_cells(load(p)) for d in [split(source(c))[0]] if "default_exp" in d]
-        wanted = [p.stem.split("_", 1)[1]] if number(p) is not None else []
+        wanted = [module(p)] if number(p) is not None else []
         if names != wanted: yield f"{p.relative_to(ROOT)} exports {names or 'nothing'} and should export {wanted or 'nothing'}: correct its default_exp"
 
 def badges_are_there():
     for p in paths():
         notebook = load(p)
-        if badges.with_badge(notebook, p) != notebook: yield f"{p.relative_to(ROOT)} lacks its Colab badge: run python .ci/badges.py"
+        if badges.with_badge(notebook, p) != notebook: yield f"{p.relative_to(ROOT)} lacks its Colab badge: run python tools/badges.py"
 
 def sidebar_lists_every_page():
     text = (NBS/"sidebar.yml").read_text(encoding="utf-8")
@@ -104,37 +104,77 @@ def exported():
 def export_is_in_step():
     fresh, ours = modules(Path(exported().name)/"mmllm"), modules()
     for name, p in fresh.items():
+        if name.endswith("__init__.py"): continue # see inits_are_in_step
         if name not in ours: yield f"mmllm/{name} is missing: run nbdev_export"
         elif not filecmp.cmp(p, ours[name], shallow=False): yield f"mmllm/{name} differs from its notebook: run nbdev_export"
 
 def no_module_is_stale():
-    for name in modules().keys() - modules(Path(exported().name)/"mmllm").keys():
+    made = modules(Path(exported().name)/"mmllm").keys() | export.inits().keys()
+    for name in modules().keys() - made - {n.removeprefix("mmllm/") for n in made}:
         yield f"mmllm/{name} comes from no notebook: delete it"
 
-def ours(tree):
-    "(line, module of mmllm) for every import of one below `tree`; relative imports stand for mmllm's own."
+def ours(tree, inside=()):
+    "(line, dotted module below mmllm) for every import of one in `tree`; `inside` is the package that a relative import starts from."
     for o in ast.walk(tree):
         if isinstance(o, ast.Import): names = [a.name for a in o.names]
         elif isinstance(o, ast.ImportFrom):
-            base = ("mmllm." if o.level else "") + (o.module or "")
-            names = [f"{base.rstrip('.')}.{a.name}" for a in o.names] if base.rstrip(".") == "mmllm" else [base]
+            start = ["mmllm", *inside[:len(inside) - o.level + 1]] if o.level else []
+            base = ".".join([*start, *([o.module] if o.module else [])])
+            names = [f"{base}.{a.name}" for a in o.names] if base == "mmllm" else [base]
         else: continue
-        yield from ((o.lineno, n.split(".")[1]) for n in names if n.startswith("mmllm."))
+        yield from ((o.lineno, n.split(".", 1)[1]) for n in names if n.startswith("mmllm."))
 
 def parsed(code):
     try: return ast.parse(code)
     except SyntaxError: return ast.parse("") # a cell with a magic
 
+def order():
+    "{dotted module: its place in the order of reading}; a whole room stands where its last page does."
+    found = {module(p): number(p) for p in paths() if number(p) is not None}
+    for name, place in sorted(found.items(), key=lambda pair: pair[1]):
+        if "." in name: found[name.split(".")[0]] = place
+    return found
+
 def imports_point_down():
-    numbers = {p.stem.split("_", 1)[1]: number(p) for p in paths() if number(p) is not None}
+    places = order()
+    def place(name): return places.get(name, places.get(name.rsplit(".", 1)[0], (-1,)))
     for name, p in modules().items():
-        for line, module in ours(ast.parse(p.read_text(encoding="utf-8"))):
-            if p.stem in numbers and numbers.get(module, -1) >= numbers[p.stem]:
-                yield f"mmllm/{name}, line {line} imports {module}, which does not come before it: move the code or the import"
+        own = name.removesuffix(".py").replace("/", ".")
+        if own not in places or name.endswith("__init__.py"): continue
+        for line, other in ours(ast.parse(p.read_text(encoding="utf-8")), own.split(".")[:-1]):
+            if place(other) >= places[own]:
+                yield f"mmllm/{name}, line {line} imports {other}, which does not come before it: move the code or the import"
     for p in (p for p in paths() if number(p) is not None):
         for i, c in code_cells(load(p)):
-            for _, module in ours(parsed(source(c))):
-                if numbers.get(module, -1) > number(p): yield f"{where(p, i, c)} imports {module}, which comes later: move it there"
+            for _, other in ours(parsed(source(c))):
+                if place(other) > number(p): yield f"{where(p, i, c)} imports {other}, which comes later: move it there"
+
+def inits_are_in_step():
+    for name, text in export.inits().items():
+        if not (ROOT/name).is_file() or (ROOT/name).read_text(encoding="utf-8") != text:
+            yield f"{name} differs from its pages: run python tools/export.py"
+
+def pages_keep_to_the_style():
+    yield from style.faults()
+    figures = style.figures()
+    for name, limit in style.LIMITS.items():
+        if figures[name] > limit: yield f"{name} is {figures[name]:g}, at most {limit}: run python tools/style.py"
+    if figures["shown"] < style.SHOWN:
+        yield f"{figures['shown']:.0%} of the public cells are followed by an example, {style.SHOWN:.0%} are asked for"
+
+def ruff_is_content():
+    command = [BIN/"ruff", "check", "--output-format=concise", "--quiet", NBS, ROOT/"tools", ROOT/"setup.py"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    if done.returncode > 1: raise RuntimeError(done.stderr)
+    yield from done.stdout.splitlines()
+
+def progress_bars_are_not_saved():
+    dead = re.compile(r"\d+%\|[█▏▎▍▌▋▊▉ #]*\||Warning:|^'\d+'$", re.M)
+    for p in paths():
+        for i, c in code_cells(load(p)):
+            for o in c["outputs"]:
+                text = "".join(o.get("text", o.get("data", {}).get("text/plain", "")))
+                if dead.search(text): yield f"{where(p, i, c)} shows a progress bar, a warning or a bare number in quotes: run it again without"
 
 def nothing_is_star_imported():
     for name, p in modules().items():
@@ -152,6 +192,11 @@ def arguments(function):
     every = [*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg]
     return [o for o in every if o and o.arg not in ("self", "cls")]
 
+def names_its_type(argument):
+    "Whether an annotation says it all: `photo: Photo`, `device: torch.device`; `n: int` does not."
+    text = ast.unparse(argument.annotation) if argument.annotation else ""
+    return bool(re.match(r"[A-Z]|\w+\.", text))
+
 def undocumented(node, name, notes, lines):
     "Sentences about one function or class: no docstring, parameters without a comment on their own line."
     if not ast.get_docstring(node) and node.name != "__init__": yield f"{name} has no docstring: say in one line what it does"
@@ -160,6 +205,7 @@ def undocumented(node, name, notes, lines):
     for o in found:
         above = o.lineno - 1 in notes and lines[o.lineno - 2].lstrip().startswith("#")
         shared = any(p is not o and p.lineno == o.lineno for p in found)
+        if names_its_type(o): continue
         if shared or not (o.end_lineno in notes or o.lineno in notes or above):
             yield f"{name}: parameter {o.arg} has no comment: give it a line of its own and say what it is, with shape and unit"
 
@@ -174,7 +220,7 @@ def public(tree):
 
 def everything_is_documented():
     for file, p in modules().items():
-        if file.startswith("_"): continue
+        if Path(file).name.startswith("_"): continue
         text = p.read_text(encoding="utf-8")
         notes, lines, tree = comments(text), text.splitlines(), ast.parse(text)
         if not ast.get_docstring(tree): yield f"mmllm/{file} has no docstring: its notebook needs a promise, '> ...', below the title"
@@ -208,5 +254,5 @@ def no_machine_is_named():
             if found: yield f"{p.relative_to(ROOT)}, line {i} names {found.group(0)!r}, which is one machine's affair: remove it"
 
 ALL = [outputs_are_clean, notebooks_are_small, cells_have_run, no_error_is_saved, directives_are_read,
-       notebooks_are_named_after_modules, badges_are_there, sidebar_lists_every_page, export_is_in_step, no_module_is_stale,
-       imports_point_down, nothing_is_star_imported, everything_is_documented, readme_is_in_step, no_machine_is_named]
+       notebooks_are_named_after_modules, badges_are_there, sidebar_lists_every_page, export_is_in_step, inits_are_in_step, no_module_is_stale,
+       imports_point_down, nothing_is_star_imported, everything_is_documented, pages_keep_to_the_style, ruff_is_content, progress_bars_are_not_saved, readme_is_in_step, no_machine_is_named]

@@ -1,9 +1,9 @@
 """Everything that CI checks: the files, every notebook, and a pass without a network. The last line counts.
 
-    python .ci/check.py             everything
-    python .ci/check.py --fast      the files only, in seconds
-    python .ci/check.py 03 index    the files, and the notebooks whose path has one of these words
-    python .ci/check.py browser     the files, and the chat in Chromium
+    python tools/check.py             everything
+    python tools/check.py --fast      the files only, in seconds
+    python tools/check.py 03 index    the files, and the notebooks whose path has one of these words
+    python tools/check.py browser     the files, and the chat in Chromium; likewise docs and wheel
 """
 import argparse, os, subprocess, sys, tempfile, threading, time
 import checks
@@ -11,7 +11,7 @@ from checks import BIN
 from notebooks import ROOT, paths
 
 MINUTES = 15                                      # before a notebook counts as hung
-OFFLINE = ["00_core", "01_weights", "index"]      # run once more without a network
+OFFLINE = ["00_core", "01_weights/04_fetch", "index"] # run once more without a network
 FETCH = """
 from mmllm.core import get_preset
 from mmllm.weights import fetch
@@ -53,8 +53,8 @@ def execute(command, **env):
         return os.waitstatus_to_exitcode(status), out.read(), time.time() - start, size
 
 def without_network():
-    "The environment of a program that must do without: .ci/offline is imported by every Python that starts."
-    path = os.pathsep.join(filter(None, [str(ROOT/".ci"/"offline"), os.environ.get("PYTHONPATH")]))
+    "The environment of a program that must do without: tools/offline is imported by every Python that starts."
+    path = os.pathsep.join(filter(None, [str(ROOT/"tools"/"offline"), os.environ.get("PYTHONPATH")]))
     return dict(PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
 
 def run_program(count, name, command, **env):
@@ -77,13 +77,21 @@ def run_offline(count):
     run_program(count, "offline: mmllm plan", [BIN/"mmllm", "plan"], **env)
     run_program(count, "offline: fetch finds the lite weights", [sys.executable, "-c", FETCH], **env)
     for p in paths():
-        if p.stem in OFFLINE: run_notebook(count, p, "offline: ", **env)
+        if any(name in p.as_posix() for name in OFFLINE): run_notebook(count, p, "offline: ", **env)
+
+def run_docs(count):
+    "The documentation site."
+    run_program(count, "tools/docs.py", [sys.executable, ROOT/"tools"/"docs.py"])
+
+def run_wheel(count):
+    "The package as people install it: built, unpacked elsewhere, its files found and the chat opened from there."
+    run_program(count, "tools/wheel.py", [sys.executable, ROOT/"tools"/"wheel.py"])
 
 def run_browser(count):
     "The chat in a real browser, where there is one."
     import browser
-    if not browser.chromium(): return print("skip  .ci/browser.py: no Chromium here, so nobody looked at the chat in a browser (Debian: apt install chromium)", flush=True)
-    run_program(count, ".ci/browser.py", [sys.executable, ROOT/".ci"/"browser.py"])
+    if not browser.chromium(): return print("skip  tools/browser.py: no Chromium here, so nobody looked at the chat in a browser (Debian: apt install chromium)", flush=True)
+    run_program(count, "tools/browser.py", [sys.executable, ROOT/"tools"/"browser.py"])
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,8 +102,10 @@ def main():
     for check in checks.ALL: count(check.__name__.replace("_", " "), faults_of(check))
     if not args.fast:
         chosen = [p for p in paths() if not args.words or any(w in p.as_posix() for w in args.words)]
-        if not chosen and args.words != ["browser"]: count("notebooks to run", ["no notebook has that in its path: see nbs/"])
+        if not chosen and not {"browser", "docs", "wheel"} & set(args.words): count("notebooks to run", ["no notebook has that in its path: see nbs/"])
         for p in chosen: run_notebook(count, p)
+        if not args.words or "docs" in args.words: run_docs(count)
+        if not args.words or "wheel" in args.words: run_wheel(count)
         if not args.words or "browser" in args.words: run_browser(count)
         if not args.words: run_offline(count)
     print(f"{time.time() - start:.0f} s in all")

@@ -1,8 +1,8 @@
-"""Cuts a Python process and its Python children off the network: PYTHONPATH=.ci/offline HF_HUB_OFFLINE=1 mmllm plan"""
+"""Cuts a Python process and its Python children off the network: PYTHONPATH=tools/offline HF_HUB_OFFLINE=1 mmllm plan"""
 import errno, socket
 
 NEAR = ("localhost", "127.", "::1", "0.0.0.0")
-def refused(): return OSError(errno.ENETUNREACH, "network blocked by .ci/offline")
+def refused(): return OSError(errno.ENETUNREACH, "network blocked by tools/offline")
 
 def is_near(address):
     "Whether `address` is on this machine: a Unix socket or the loopback."

@@ -1,7 +1,7 @@
 """Puts a trained bundle into data/lite, the one that comes with the project: half precision, no tokenizer (the base has it).
 
-    python .ci/ship.py runs/ship/listen                     the bundle
-    python .ci/ship.py runs/ship/listen runs/evaluation     and its figures, from the reports in that folder
+    python tools/ship.py runs/ship/listen                     the bundle
+    python tools/ship.py runs/ship/listen runs/evaluation     and its figures, from the reports in that folder
 """
 import json, shutil, sys
 from pathlib import Path

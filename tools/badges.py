@@ -11,6 +11,12 @@ def settings():
     parser.read(ROOT/"settings.ini", encoding="utf-8")
     return parser["DEFAULT"]
 
+def resolved():
+    "The settings with %(name)s filled in."
+    parser = ConfigParser(delimiters=["="])
+    parser.read(ROOT/"settings.ini", encoding="utf-8")
+    return dict(parser["DEFAULT"])
+
 def badge(path):
     "The line that opens this notebook on Colab."
     place = "{user}/{repo}/blob/{branch}".format(**settings()) + f"/nbs/{path.relative_to(NBS).as_posix()}"

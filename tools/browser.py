@@ -1,12 +1,12 @@
 """The chat as people use it: Debian's Chromium, driven by Playwright, against Voila and JupyterLab, with the lite model.
 
-    python .ci/browser.py                 every check; the last lines are the times that were measured
-    python .ci/browser.py stop tabs       the checks whose name has one of these words
-    python .ci/browser.py --shots FOLDER  keep screenshots
+    python tools/browser.py                 every check; the last lines are the times that were measured
+    python tools/browser.py stop tabs       the checks whose name has one of these words
+    python tools/browser.py --shots FOLDER  keep screenshots
 
 Without Chromium it says so, and that is no failure: nobody can install a browser by `pip`.
 """
-import argparse, functools, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, traceback, urllib.request
+import argparse, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, traceback, urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +21,9 @@ RUDE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> <|
 def chromium(): return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 def free_port():
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 class Program:
     "A server that runs while the block does."
@@ -30,10 +32,13 @@ class Program:
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(self.command, cwd=ROOT, env={**os.environ, **self.env}, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
         for _ in range(240):
-            try: urllib.request.urlopen(self.url, timeout=2).close(); return self
+            try:
+                urllib.request.urlopen(self.url, timeout=2).close()
+                return self
             except OSError: time.sleep(.5)
             if self.process.poll() is not None: break
-        self.__exit__(); self.log.seek(0)
+        self.__exit__()
+        self.log.seek(0)
         raise RuntimeError(f"{self.command[:3]} did not start: {self.log.read()[-2000:]}")
     def __exit__(self, *_):
         try: os.killpg(self.process.pid, signal.SIGTERM) # its own group: kernels end with it
@@ -82,8 +87,10 @@ class Lab(Talk):
         return self
     def run(self, code):
         "Run code in a new cell at the end."
-        self.page.locator(".jp-Notebook-footer").click(); self.page.locator(".jp-CodeCell .cm-content").last.click()
-        self.page.keyboard.insert_text(code); self.page.keyboard.press("Shift+Enter")
+        self.page.locator(".jp-Notebook-footer").click()
+        self.page.locator(".jp-CodeCell .cm-content").last.click()
+        self.page.keyboard.insert_text(code)
+        self.page.keyboard.press("Shift+Enter")
 
 # --- checks: each gets a browser's context, the address, and notes down what it measured
 
@@ -99,25 +106,39 @@ def types_and_streams(new, url, shot, note):
     talk.finished(1)
     talk.page.evaluate("() => { window.sizes = new Set(); window.watch = setInterval(() => sizes.add([...document.querySelectorAll('.bot .mm-bubble')].pop().innerText.length), 10) }")
     talk.ask(LONG)
-    began = time.perf_counter(); talk.box.press_sequentially("typed meanwhile"); note("15 keys while the model writes", time.perf_counter() - began)
+    began = time.perf_counter()
+    talk.box.press_sequentially("typed meanwhile")
+    note("15 keys while the model writes", time.perf_counter() - began)
     assert talk.box.input_value() == "typed meanwhile" and talk.state() == "writing", "the page waits for the model"
-    talk.finished(2); sizes = talk.page.evaluate("() => { clearInterval(watch); return sizes.size }")
+    talk.finished(2)
+    sizes = talk.page.evaluate("() => { clearInterval(watch); return sizes.size }")
     assert sizes > 4, "the reply did not grow while it was made"
-    note("updates of one reply that were seen", sizes); note("tokens a second", float(re.search(r"(\d+) tokens/s", talk.page.inner_text(".mm-head")).group(1)))
+    note("updates of one reply that were seen", sizes)
+    note("tokens a second", float(re.search(r"(\d+) tokens/s", talk.page.inner_text(".mm-head")).group(1)))
     assert talk.box.evaluate("o => o === document.activeElement"), "the composer lost the focus"
-    talk.box.fill(""); talk.box.press("Shift+Enter"); assert talk.box.input_value() == "\n"; talk.box.fill("")
+    talk.box.fill("")
+    talk.box.press("Shift+Enter")
+    assert talk.box.input_value() == "\n"
+    talk.box.fill("")
     shot(talk, "text")
-    talk.page.locator(".bot").last.hover(); talk.press("Copy this reply")
+    talk.page.locator(".bot").last.hover()
+    talk.press("Copy this reply")
     assert talk.page.evaluate("() => navigator.clipboard.readText()").split() == talk.replies()[1].split()
 
 def begins_with_an_example(new, url, shot, note):
-    talk = Talk(new()).open(url); talk.ready()
-    talk.page.get_by_role("button", name="What was said?").click(); talk.finished(1)
-    assert "selfish" in talk.page.inner_text(".mm-heard"), talk.page.inner_text(".mm-heard")
-    talk.press("Clear"); talk.until("() => !document.querySelector('.mm-row')")
-    talk.press("Bring it back"); talk.until("() => document.querySelector('.you .mm-bubble')?.innerText == 'What was said?'")
+    talk = Talk(new()).open(url)
+    talk.ready()
+    talk.page.get_by_role("button", name="What was said?").click()
+    talk.finished(1)
+    assert "selfish" in talk.page.inner_text(".mm-transcript"), talk.page.inner_text(".mm-transcript")
+    talk.press("Clear")
+    talk.until("() => !document.querySelector('.mm-row')")
+    talk.press("Bring it back")
+    talk.until("() => document.querySelector('.you .mm-bubble')?.innerText == 'What was said?'")
     assert talk.page.locator(".you audio").count() == 1
-    talk.press("Clear"); talk.page.get_by_role("button", name="Which objects are in this picture?").click(); talk.finished(1)
+    talk.press("Clear")
+    talk.page.get_by_role("button", name="Which objects are in this picture?").click()
+    talk.finished(1)
     assert talk.page.locator(".you .mm-media img").count() == 1
 
 def sees_a_photo(new, url, shot, note):
@@ -126,10 +147,11 @@ def sees_a_photo(new, url, shot, note):
     note("Enter to first word, new photo", talk.ask("Describe this picture in one sentence."))
     talk.finished(1)
     assert "cat" in talk.replies()[0].lower(), talk.replies()
-    assert "cat" in talk.page.inner_text(".mm-facts >> nth=1"), "what the eyes named is not shown"
+    assert "cat" in talk.page.inner_text(".mm-stats >> nth=1"), "what the eyes named is not shown"
     talk.page.get_by_role("button", name="Enlarge chelsea.png").click()
     assert talk.page.locator("dialog[open] img").evaluate("o => o.naturalWidth") > 400
-    shot(talk, "enlarged"); talk.page.keyboard.press("Escape")
+    shot(talk, "enlarged")
+    talk.page.keyboard.press("Escape")
     shot(talk, "photo")
     note("Enter to first word, turn 2 about the photo", talk.ask("Which animal is it?"))
 
@@ -138,56 +160,93 @@ def pastes_and_drops(new, url, shot, note):
     give = """async (o, [event, name]) => { const c = new OffscreenCanvas(64, 64), x = c.getContext('2d'); x.fillStyle = 'red'; x.fillRect(0, 0, 64, 64)
       const t = new DataTransfer(); t.items.add(new File([await c.convertToBlob()], name, { type: 'image/png' }))
       o.dispatchEvent(event === 'paste' ? new ClipboardEvent('paste', { clipboardData: t, bubbles: true }) : new DragEvent('drop', { dataTransfer: t, bubbles: true })) }"""
-    talk.box.evaluate(give, ["paste", "pasted.png"]); talk.box.evaluate(give, ["drop", RUDE + ".png"])
+    talk.box.evaluate(give, ["paste", "pasted.png"])
+    talk.box.evaluate(give, ["drop", RUDE + ".png"])
     talk.until("() => document.querySelectorAll('.mm-chip[data-ok]').length == 2")
-    talk.ask("Which colour?"); talk.finished(1)
+    talk.ask("Which colour?")
+    talk.finished(1)
     assert talk.page.locator(".you .mm-media img").count() == 2
     assert not talk.page.evaluate("window.hacked"), "a file name ran as a script"
 
 def hears_the_microphone(new, url, shot, note):
     from mmllm.evaluation import word_error_rate
     talk = Talk(new()).open(url)
-    talk.press("Record from the microphone"); time.sleep(7.5); talk.press("Finish the recording")
+    talk.press("Record from the microphone")
+    time.sleep(7.5)
+    talk.press("Finish the recording")
     talk.until("() => document.querySelector('.mm-chip[data-ok]')")
-    talk.ask("What was said?"); talk.finished(1)
-    heard = talk.page.inner_text(".mm-heard").strip("“”")
+    talk.ask("What was said?")
+    talk.finished(1)
+    heard = talk.page.inner_text(".mm-transcript").strip("“”")
     note("word error rate of the recording", word_error_rate([SAID], [heard]))
     assert word_error_rate([SAID], [heard]) < .2, f"heard {heard!r}, said {SAID!r}"
     shot(talk, "recording")
 
 def hears_in_every_way(new, url, shot, note):
-    talk = Talk(new()).open(url); talk.ready()
+    talk = Talk(new()).open(url)
+    talk.ready()
     for n, mode in enumerate(("transcript", "tokens", "both"), 1):
-        talk.press("Settings"); talk.page.get_by_label("Sound as").select_option(mode); talk.page.keyboard.press("Escape")
-        talk.attach(SOUND); note(f"Enter to first word, new sound as {mode}", talk.ask("What was said?")); talk.finished(n)
-        assert talk.state() == "done" and ("audio tokens" in talk.page.locator(".bot .mm-facts").last.inner_text()) == (mode != "transcript")
+        talk.press("Settings")
+        talk.page.get_by_label("Sound as").select_option(mode)
+        talk.page.keyboard.press("Escape")
+        talk.attach(SOUND)
+        note(f"Enter to first word, new sound as {mode}", talk.ask("What was said?"))
+        talk.finished(n)
+        assert talk.state() == "done" and ("audio tokens" in talk.page.locator(".bot .mm-stats").last.inner_text()) == (mode != "transcript")
     shot(talk, "ways to hear")
 
 def changes_the_model(new, url, shot, note):
-    talk = Talk(new()).open(url); talk.ready()
-    def choose(name): talk.press("Settings"); talk.page.get_by_label("Model", exact=True).fill(name); talk.page.keyboard.press("Enter"); talk.page.keyboard.press("Tab"); talk.page.keyboard.press("Escape")
-    choose("nowhere"); talk.until("() => document.querySelector('.mm-note').innerText.includes('no bundle in')")
-    talk.ready(); assert "lite on" in talk.page.inner_text(".mm-head") and talk.page.get_by_label("Model", exact=True).input_value() == "lite"
-    choose("tiny"); talk.until("() => document.querySelector('.mm-head').innerText.includes('has not learned')"); shot(talk, "another model")
-    talk.ask("Hello"); talk.finished(1)
-    choose("lite"); talk.until("() => document.querySelector('.mm-head').innerText.includes('lite on')")
-    talk.ask("Hello again"); talk.finished(2)
+    talk = Talk(new()).open(url)
+    talk.ready()
+    def choose(name):
+        talk.press("Settings")
+        talk.page.get_by_label("Model", exact=True).fill(name)
+        talk.page.keyboard.press("Enter")
+        talk.page.keyboard.press("Tab")
+        talk.page.keyboard.press("Escape")
+    choose("nowhere")
+    talk.until("() => document.querySelector('.mm-note').innerText.includes('no bundle in')")
+    talk.ready()
+    assert "lite on" in talk.page.inner_text(".mm-head") and talk.page.get_by_label("Model", exact=True).input_value() == "lite"
+    choose("tiny")
+    talk.until("() => document.querySelector('.mm-head').innerText.includes('has not learned')")
+    shot(talk, "another model")
+    talk.ask("Hello")
+    talk.finished(1)
+    choose("lite")
+    talk.until("() => document.querySelector('.mm-head').innerText.includes('lite on')")
+    talk.ask("Hello again")
+    talk.finished(2)
 
 def stops_retries_edits_clears(new, url, shot, note):
-    talk = Talk(new()).open(url); talk.ready()
+    talk = Talk(new()).open(url)
+    talk.ready()
     talk.ask(LONG)
-    began = time.perf_counter(); talk.press("Stop the reply"); talk.finished(1)
+    began = time.perf_counter()
+    talk.press("Stop the reply")
+    talk.finished(1)
     note("Stop to stopped", time.perf_counter() - began)
     assert talk.state() == "stopped" and talk.replies()[0].strip()
     shot(talk, "stopped")
-    talk.press("Ask again"); talk.until("() => document.querySelector('.bot')?.dataset.state == 'writing'"); talk.page.keyboard.press("Escape"); talk.finished(1)
-    talk.box.focus(); talk.box.press("ArrowUp"); assert talk.box.input_value() == LONG; talk.press("Cancel"); assert not talk.box.input_value()
-    talk.press("Edit this message"); talk.box.fill("What is two and two?"); talk.box.press("Enter")
-    talk.until("() => document.querySelector('.you .mm-bubble')?.innerText.startsWith('What is two')"); talk.finished(1)
+    talk.press("Ask again")
+    talk.until("() => document.querySelector('.bot')?.dataset.state == 'writing'")
+    talk.page.keyboard.press("Escape")
+    talk.finished(1)
+    talk.box.focus()
+    talk.box.press("ArrowUp")
+    assert talk.box.input_value() == LONG
+    talk.press("Cancel")
+    assert not talk.box.input_value()
+    talk.press("Edit this message")
+    talk.box.fill("What is two and two?")
+    talk.box.press("Enter")
+    talk.until("() => document.querySelector('.you .mm-bubble')?.innerText.startsWith('What is two')")
+    talk.finished(1)
     assert talk.state() == "done" and talk.page.locator(".you").count() == 1
     with talk.page.expect_download() as download: talk.press("Export")
     assert "What is two" in Path(download.value.path()).read_text()
-    talk.press("Clear"); talk.until("() => !document.querySelector('.mm-row')")
+    talk.press("Clear")
+    talk.until("() => !document.querySelector('.mm-row')")
 
 def refuses_files(new, url, shot, note):
     talk = Talk(new()).open(url)
@@ -198,11 +257,13 @@ def refuses_files(new, url, shot, note):
     said = talk.page.locator(".mm-chip.bad").all_inner_texts()
     assert len(said) == 4 and any("limit is 32 MiB" in s for s in said), said
     shot(talk, "refused")
-    talk.ask("Hello"); talk.finished(1) # the conversation goes on without them
+    talk.ask("Hello")
+    talk.finished(1) # the conversation goes on without them
 
 def rude_text_stays_text(new, url, shot, note):
     talk = Talk(new()).open(url)
-    talk.ask(RUDE + " Say it again: **<b onclick=x>bold</b>**"); talk.finished(1)
+    talk.ask(RUDE + " Say it again: **<b onclick=x>bold</b>**")
+    talk.finished(1)
     assert RUDE in talk.page.inner_text(".you .mm-bubble"), "the prompt is not shown as it was typed"
     assert not talk.page.evaluate("window.hacked") and not talk.page.locator(".mm-chat script, .mm-bubble img, .mm-bubble b").count()
 
@@ -212,49 +273,75 @@ def quick_clicks_leave_one_state(new, url, shot, note):
         talk.box.fill(f"Quick {i}")
         talk.page.evaluate("() => document.querySelector('.mm-bar .go').click()")
     talk.until("() => document.querySelector('.mm-bar .go').title == 'Send the message' || document.querySelectorAll('.bot[data-state=done]').length")
-    n = talk.page.locator(".bot").count(); talk.finished(n)
+    n = talk.page.locator(".bot").count()
+    talk.finished(n)
     assert n >= 1 and talk.page.locator(".mm-bar .go").get_attribute("aria-label") == "Send the message"
-    talk.box.fill(""); talk.ask("And now?"); talk.finished(n + 1)
+    talk.box.fill("")
+    talk.ask("And now?")
+    talk.finished(n + 1)
 
 def tabs_share_a_model(new, url, shot, note):
     one, two = Talk(new()).open(url), Talk(new()).open(url)
-    one.press("Settings"); field = one.page.locator(".mm-drawer .widget-readout")
-    for n, value in ((0, "2"), (2, "1024")): field.nth(n).click(); one.page.keyboard.press("Control+a"); one.page.keyboard.insert_text(value); one.page.keyboard.press("Enter")
+    one.press("Settings")
+    field = one.page.locator(".mm-drawer .widget-readout")
+    for n, value in ((0, "2"), (2, "1024")):
+        field.nth(n).click()
+        one.page.keyboard.press("Control+a")
+        one.page.keyboard.insert_text(value)
+        one.page.keyboard.press("Enter")
     one.page.keyboard.press("Escape")
-    one.ask(LONG); before = len(kernels())
+    one.ask(LONG)
+    before = len(kernels())
     one.page.close(run_before_unload=True) # in the middle of a reply of half a minute
-    wait = two.ask("Hello, who are you?"); note("Enter to first word after another tab closed in its reply", wait)
+    wait = two.ask("Hello, who are you?")
+    note("Enter to first word after another tab closed in its reply", wait)
     assert wait < 10, f"a tab that closed kept the model for {wait:.0f} s"
-    two.finished(1); assert two.page.locator(".you").count() == 1
+    two.finished(1)
+    assert two.page.locator(".you").count() == 1
     for _ in range(100):
         if len(kernels()) < before: break
         time.sleep(.1)
     assert len(kernels()) < before, "a tab that closed left its kernel"
-    note("model process, GB", memory(VOILA)); note("largest tab process, GB", max(map(memory, kernels())))
-    two.page.reload(); two.box.wait_for(timeout=WAIT)
+    note("model process, GB", memory(VOILA))
+    note("largest tab process, GB", max(map(memory, kernels())))
+    two.page.reload()
+    two.box.wait_for(timeout=WAIT)
     assert not two.page.locator(".mm-row").count(), "a reload of Voila begins again"
     two.ask("Still there?")
 
 def dark_and_narrow(new, url, shot, note):
     talk = Talk(new(width=390, height=780)).open(url + "?theme=dark")
-    talk.attach(PHOTOS/"coffee.png"); talk.ask("Describe this picture in one sentence."); talk.finished(1)
+    talk.attach(PHOTOS/"coffee.png")
+    talk.ask("Describe this picture in one sentence.")
+    talk.finished(1)
     assert talk.page.evaluate("document.documentElement.scrollWidth") <= 392, "the page scrolls sideways"
     assert is_dark(talk), "the chat is not dark in a dark theme"
     shot(talk, "narrow")
-    talk.press("Settings"); talk.page.get_by_label("System").fill("Answer in one word.")
-    talk.page.evaluate("() => document.activeElement.blur()"); shot(talk, "settings")
+    talk.press("Settings")
+    talk.page.get_by_label("System").fill("Answer in one word.")
+    talk.page.evaluate("() => document.activeElement.blur()")
+    shot(talk, "settings")
 
 def lab_works_too(new, url, shot, note):
     talk = Lab(new(width=1200, height=900)).open(url)
     talk.ready()
     talk.attach(PHOTOS/"coffee.png")
-    note("Enter to first word in JupyterLab, new photo", talk.ask("Describe this picture in one sentence.")); talk.finished(1)
-    talk.box.press_sequentially("dd"); talk.box.press("Shift+Enter"); assert talk.box.input_value() == "dd\n"; talk.box.fill("") # keys that JupyterLab has other plans for
-    shot(talk, "lab dark"); assert is_dark(talk), "the chat is not dark in a dark theme"
-    talk.box.press("Control+s"); time.sleep(2); talk.page.reload(); talk.box.wait_for(timeout=WAIT)
+    note("Enter to first word in JupyterLab, new photo", talk.ask("Describe this picture in one sentence."))
+    talk.finished(1)
+    talk.box.press_sequentially("dd")
+    talk.box.press("Shift+Enter")
+    assert talk.box.input_value() == "dd\n"
+    talk.box.fill("") # keys that JupyterLab has other plans for
+    shot(talk, "lab dark")
+    assert is_dark(talk), "the chat is not dark in a dark theme"
+    talk.box.press("Control+s")
+    time.sleep(2)
+    talk.page.reload()
+    talk.box.wait_for(timeout=WAIT)
     talk.until("() => document.querySelector('.bot[data-state=done]')") # the kernel still has the conversation, the notebook has not
     assert "coffee.png" not in NOTEBOOK.read_text(), "an upload was saved in the notebook"
-    talk.run("view.chat.to_cell()"); talk.until("() => [...document.querySelectorAll('.jp-CodeCell .cm-content')].some(o => o.innerText.includes('%%markdown'))")
+    talk.run("view.chat.to_cell()")
+    talk.until("() => [...document.querySelectorAll('.jp-CodeCell .cm-content')].some(o => o.innerText.includes('%%markdown'))")
 
 # --- the machine
 
@@ -315,14 +402,18 @@ def lab(folder, port):
 def main():
     global PHOTOS, SAID, SOUND, VOILA
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*"); parser.add_argument("--shots")
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--shots")
     args = parser.parse_args()
-    if not chromium(): print("skipped: there is no Chromium here (on Debian: apt install chromium)"); return 0
+    if not chromium():
+        print("skipped: there is no Chromium here (on Debian: apt install chromium)")
+        return 0
     from playwright.sync_api import sync_playwright
+    from mmllm.data import load_librivox
     from mmllm.weights import fetch
     PHOTOS, speech = fetch("photos"), fetch("librivox")
     SOUND = sorted(speech.glob("*.wav"))[2]
-    SAID = next(line.split("(")[0].replace("<s>", "").replace("</s>", "").strip() for line in (speech/"transcription").read_text().splitlines() if SOUND.stem in line)
+    SAID = load_librivox()[1][2]
     if args.shots: Path(args.shots).mkdir(parents=True, exist_ok=True)
     port, other, failed, measured = free_port(), free_port(), 0, []
     chosen = [c for c in CHECKS if not args.words or any(w in c.__name__ for w in args.words)]
@@ -337,9 +428,11 @@ def main():
                 if check is lab_works_too:
                     with lab(folder, other): found = run(browser, check, f"http://127.0.0.1:{other}/lab/tree/{DEMO.name}", args.shots)
                 else: found = run(browser, check, f"http://127.0.0.1:{port}/", args.shots)
-                measured += found; print(f"ok    {check.__name__.replace('_', ' ')}  ({time.time() - began:.0f} s)", flush=True)
+                measured += found
+                print(f"ok    {check.__name__.replace('_', ' ')}  ({time.time() - began:.0f} s)", flush=True)
             except Exception as error:
-                failed += 1; print(f"FAIL  {check.__name__.replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}", *traceback.format_exc().splitlines()[-8:-1], sep="\n      ", flush=True)
+                failed += 1
+                print(f"FAIL  {check.__name__.replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}", *traceback.format_exc().splitlines()[-8:-1], sep="\n      ", flush=True)
         browser.close()
     for what, value in measured: print(f"      {what}: {value:.2f}" if isinstance(value, float) else f"      {what}: {value}")
     print(f"{len(chosen) - failed} browser checks passed, {failed} failed, {time.time() - start:.0f} s")

@@ -26,10 +26,14 @@ def split(text):
     words = [re.split(r"[:\s]+", DIRECTIVE.match(o).group(1), maxsplit=1) for o in lines[:start] if DIRECTIVE.match(o)]
     return {w[0]: w[1] if len(w) > 1 else "" for w in words}, lines[start:]
 
-def number(path):
-    "12 of `12_name.ipynb`; None of a notebook without a number."
-    m = re.match(r"(\d+)_", path.name)
-    return int(m.group(1)) if m else None
+def number(path, nbs=NBS):
+    "(1, 4) of `01_weights/04_fetch.ipynb`, (13,) of `13_cli.ipynb`; None of a page without a number."
+    found = [re.match(r"(\d+)_", part) for part in Path(path).relative_to(nbs).parts]
+    return tuple(int(m.group(1)) for m in found) if all(found) else None
+
+def module(path, nbs=NBS):
+    "`weights.fetch` of `01_weights/04_fetch.ipynb`."
+    return ".".join(re.sub(r"^\d+_", "", part) for part in Path(path).relative_to(nbs).with_suffix("").parts)
 
 def where(path, position, cell=None):
     "A place as a person finds it: file, cell, first line of it."
