@@ -138,8 +138,8 @@ def ask(
     message = user_message(question, image or (), audio or ())
     loaded = MMModel.from_pretrained(model)
     torch.manual_seed(seed)
-    sampling = dict(do_sample=True, temperature=temperature) if temperature else {}
-    stream_reply(loaded, [message], max_new_tokens=max_new_tokens, **sampling)
+    options = dict(do_sample=True, temperature=temperature) if temperature else {}
+    stream_reply(loaded, [message], max_new_tokens=max_new_tokens, **options)
 
 # %% ../nbs/13_cli.ipynb #8ed704bd
 def chat(

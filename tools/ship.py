@@ -12,7 +12,7 @@ LIMIT = 24 * 2**20 # bytes of safetensors in all
 def ship(bundle, target):
     "Copy what is ours; the model card that stands in `target` stays."
     bundle, target = Path(bundle), Path(target)
-    if json.loads((bundle/"training.json").read_text())["recipe"]["name"] != "listen": sys.exit(f"{bundle} has not learned to listen: ship what mmllm train listen made")
+    if json.loads((bundle/"training.json").read_text())["stage"]["name"] != "listen": sys.exit(f"{bundle} has not learned to listen: ship what mmllm train listen made")
     (target/"adapter").mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "training.json", "adapter/adapter_config.json"): shutil.copy(bundle/name, target/name)
     for name in ("adapter/adapter_model", "projectors", "clip", "audio"):

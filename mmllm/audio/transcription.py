@@ -146,14 +146,14 @@ def score(self:WhisperDecoder,
     ids: Tensor,    # (B, N) token ids that were written
 ):                  # mean log-probability of the words (B,), probability of speech (B,)
     "How sure Whisper is of what it wrote."
-    sound = BaseModelOutput(last_hidden_state=states)
+    sound = BaseModelOutput(states)
     logits = self.model(encoder_outputs=sound, decoder_input_ids=ids[:, :-1]).logits
     logprobs = logits.float().log_softmax(-1)
     chosen = logprobs.gather(2, ids[:, 1:, None]).squeeze(2)
     is_word = ids[:, 1:] < self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
     average = (chosen * is_word).sum(1) / is_word.sum(1).clamp(min=1)
-    silence = logprobs[:, 0, _no_speech_token(self.processor)].exp()
-    return average, 1 - silence
+    no_speech = logprobs[:, 0, _no_speech_token(self.processor)]
+    return average, 1 - no_speech.exp()
 
 # %% ../../nbs/04_audio/01_transcription.ipynb #judge004
 COMPRESSION_RATIO_THRESHOLD = 2.4 # bytes of a text by those of its compression; a loop has more

@@ -149,8 +149,8 @@ def self_distillation_targets(
     asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
     replies = []
     with model.language.disable_adapter():
-        for at in range(0, len(asked), batch_size):
-            replies += model.reply(asked[at:at + batch_size], max_new_tokens=max_new_tokens)
+        for i in range(0, len(asked), batch_size):
+            replies += model.reply(asked[i:i + batch_size], max_new_tokens=max_new_tokens)
     whole = [_whole_sentences(model, text, max_new_tokens) for text in replies]
     return [make_record([*messages, {"role": "assistant", "content": text}])
             for messages, text in zip(asked, whole) if text.strip()]

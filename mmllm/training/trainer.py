@@ -37,7 +37,6 @@ class Stage:
     gradient_accumulation_steps: int = 1 # batches in one step of the optimiser
     learning_rate: float = 1e-3          # highest rate of AdamW
     patience: int = 3                    # epochs without a lower validation loss before it stops
-
     name = ""                            # what users and folders call it
     trainable = ""                       # regular expression: the weights that learn
     labels = ()                          # entries that each batch must have
@@ -164,7 +163,6 @@ class PlannedDataset(Dataset):
         *seed: int,      # numbers that name the random stream
     ):
         self.plan, self.batch_size, self.seed = plan, batch_size, seed
-
     def __len__(self): return len(self.plan)
     def __getitem__(self, i): return self.plan[i](np.random.default_rng((*self.seed, i)))
 
@@ -175,8 +173,7 @@ def split_validation(
 ) -> tuple:        # records to learn from, and those that say when to stop
     "Set some records aside; raises `TrainingError` if too few are left."
     if len(records) < 2 * n:
-        raise TrainingError(f"{len(records)} records are too few to set {n} aside for validation: "
-                            f"give at least {2 * n}, or pass validation=")
+        raise TrainingError(f"{len(records)} records are too few to set {n} aside: give {2 * n}")
     records = sorted(records, key=lambda record: str(record.get("id", "")))
     chosen = {round((i + .5) * len(records) / n) for i in range(n)}
     learn = [record for i, record in enumerate(records) if i not in chosen]
@@ -252,8 +249,7 @@ def _load_from_checkpoint(self:StageTrainer, resume_from_checkpoint, model=None)
 # %% ../../nbs/08_training/00_trainer.ipynb #27310ff8
 @patch
 def _load_best_model(self:StageTrainer):
-    best = Path(self.args.output_dir)/f"checkpoint-{self.state.best_global_step}"
-    self.model.load_weights(best)
+    self.model.load_weights(Path(self.args.output_dir)/f"checkpoint-{self.state.best_global_step}")
 
 # %% ../../nbs/08_training/00_trainer.ipynb #64be8310
 class LossBar(ProgressCallback):
@@ -274,8 +270,7 @@ def _arguments(run, train_set, validation_set, device): # -> TrainingArguments
     stage = run.stage
     size, validation_size = (getattr(dataset, "batch_size", None) or stage.batch_size
                              for dataset in (train_set, validation_set))
-    examples = size * stage.gradient_accumulation_steps * stage.epochs
-    steps_in_epoch = -(-len(train_set) // examples)
+    steps_in_epoch = -(-len(train_set) // (size * stage.gradient_accumulation_steps * stage.epochs))
     arguments = TrainingArguments(
         output_dir=str(run.folder), seed=run.seed, num_train_epochs=1, max_grad_norm=1.,
         per_device_train_batch_size=size, per_device_eval_batch_size=validation_size,
@@ -307,10 +302,9 @@ def run_folders(
     *names: str, # names of stages
 ) -> list:       # (folder, patterns of the files that training writes there)
     "Bundle and checkpoints of stages."
-    out, pairs = Path(out), []
-    for name in names:
-        pairs += [(out/name, BUNDLE_FILES), (out/"checkpoints"/name, CHECKPOINT_FILES)]
-    return pairs
+    out = Path(out)
+    checkpoints = [(out/"checkpoints"/name, CHECKPOINT_FILES) for name in names]
+    return [*((out/name, BUNDLE_FILES) for name in names), *checkpoints]
 
 # %% ../../nbs/08_training/00_trainer.ipynb #d231f533
 @dataclass
@@ -327,8 +321,7 @@ class _Run:
 # %% ../../nbs/08_training/00_trainer.ipynb #8a3c8086
 def _digest(records):
     "SHA-256 of what records say; of media their key, file or shape."
-    def note(value):
-        return str(getattr(value, "key", None) or getattr(value, "shape", None) or value)
+    def note(o): return str(getattr(o, "key", None) or getattr(o, "shape", None) or o)
     return hashlib.sha256(json.dumps(records, default=note, sort_keys=True).encode()).hexdigest()
 
 # %% ../../nbs/08_training/00_trainer.ipynb #0e21a072
@@ -392,8 +385,7 @@ def _check_run(run, model, learn, validation, resume): # -> last checkpoint, or 
     if model.device.type == "mps":
         raise TrainingError("training needs an NVIDIA GPU or a CPU: load with device='cpu'")
     if getattr(model, "merged", False):
-        raise TrainingError("this model was loaded to talk, with its adapter merged: "
-                            "load it with trainable=True")
+        raise TrainingError("the adapter of this model is merged: load it with trainable=True")
     for folder, owned in run_folders(run.out, run.stage.name): check_replaceable(folder, owned)
     if not resume: remove_folder(run.folder, CHECKPOINT_FILES)
     return _last_checkpoint(run.folder, _about(run, model, learn, validation))
