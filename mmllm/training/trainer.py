@@ -384,7 +384,7 @@ def _about(run, model, learn, validation): # -> dict: what makes two runs the sa
 def _check_run(run, model, learn, validation, resume): # -> last checkpoint, or None
     if model.device.type == "mps":
         raise TrainingError("training needs an NVIDIA GPU or a CPU: load with device='cpu'")
-    if getattr(model, "merged", False):
+    if model.merged:
         raise TrainingError("the adapter of this model is merged: load it with trainable=True")
     for folder, owned in run_folders(run.out, run.stage.name): check_replaceable(folder, owned)
     if not resume: remove_folder(run.folder, CHECKPOINT_FILES)
