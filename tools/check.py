@@ -6,6 +6,7 @@
     python tools/check.py browser     the files, and the chat in Chromium; likewise docs and wheel
 """
 import argparse, os, subprocess, sys, tempfile, threading, time
+from concurrent.futures import ThreadPoolExecutor
 import checks
 from checks import BIN
 from notebooks import ROOT, paths
@@ -62,13 +63,19 @@ def run_program(count, name, command, **env):
     code, output, seconds, size = execute(command, **env)
     count(name, [] if code == 0 else [f"exit code {code}; it said:", *output.strip().splitlines()[-40:]], f"{seconds:.0f} s, {size:.1f} GB")
 
-def run_notebook(count, path, label="", **env):
-    "Run one notebook in a process of its own; a notebook that nbdev skips is a fault, not a success."
+def notebook_result(path, label="", **env):
+    "(name, faults, note) of one notebook, run in a process of its own; one that nbdev skips is a fault, not a success."
     name = path.relative_to(ROOT).as_posix()
     code, output, seconds, size = execute([BIN/"nbdev_test", "--path", name, "--do_print"], **env)
     if code == 0 and f"- Completed {path}" not in output: code, output = 1, f"nbdev_test did not run it: {output}"
-    count(label + name, [] if code == 0 else [f"{name} fails (exit code {code}); it said:", *output.strip().splitlines()[-40:]],
-          f"{seconds:.0f} s, {size:.1f} GB")
+    faults = [f"{name} fails (exit code {code}); it said:", *output.strip().splitlines()[-40:]] if code else []
+    return label + name, faults, f"{seconds:.0f} s, {size:.1f} GB"
+
+def run_notebooks(count, chosen, label="", **env):
+    "Run notebooks, two at a time with a thread each where there are two cores: most of their time is imports."
+    if (os.cpu_count() or 1) > 1: env.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+    with ThreadPoolExecutor(2 if "OMP_NUM_THREADS" in env else 1) as pool:
+        for result in pool.map(lambda path: notebook_result(path, label, **env), chosen): count(*result)
 
 def run_offline(count):
     "With the cache filled, everything must work without a network."
@@ -76,8 +83,7 @@ def run_offline(count):
     run_program(count, "offline: connections are refused", [sys.executable, "-c", BLOCKED], **env)
     run_program(count, "offline: mmllm plan", [BIN/"mmllm", "plan"], **env)
     run_program(count, "offline: fetch finds the lite weights", [sys.executable, "-c", FETCH], **env)
-    for p in paths():
-        if any(name in p.as_posix() for name in OFFLINE): run_notebook(count, p, "offline: ", **env)
+    run_notebooks(count, [p for p in paths() if any(name in p.as_posix() for name in OFFLINE)], "offline: ", **env)
 
 def run_docs(count):
     "The documentation site."
@@ -103,7 +109,7 @@ def main():
     if not args.fast:
         chosen = [p for p in paths() if not args.words or any(w in p.as_posix() for w in args.words)]
         if not chosen and not {"browser", "docs", "wheel"} & set(args.words): count("notebooks to run", ["no notebook has that in its path: see nbs/"])
-        for p in chosen: run_notebook(count, p)
+        run_notebooks(count, chosen)
         if not args.words or "docs" in args.words: run_docs(count)
         if not args.words or "wheel" in args.words: run_wheel(count)
         if not args.words or "browser" in args.words: run_browser(count)

@@ -167,15 +167,16 @@ def _bars(ax, scores):
     ax.tick_params(labelsize=8)
     ax.tick_params(axis="x", rotation=75)
 
-# %% ../../nbs/09_evaluation/03_report.ipynb #39e5ceb1
+# %% ../../nbs/09_evaluation/03_report.ipynb #2ee12e39
 @patch
 def plot(self: Report,
     metrics: tuple = SHOWN, # measures; those that were not taken are left out
 ) -> plt.Figure:
     "Bars of the measures, one for each condition, with the 95% intervals as whiskers."
     there = list(dict.fromkeys(score.metric for score in self.scores))
-    metrics = [metric for metric in metrics if metric in there] or there[:len(SHOWN)]
-    columns, rows = min(5, len(metrics)), -(-len(metrics) // 5)
+    metrics = [m for m in metrics if m in there] or there[:9]
+    rows = -(-len(metrics) // 5)
+    columns = -(-len(metrics) // rows)
     figure = plt.figure(figsize=(2.1 * columns, 2.8 * rows), layout="constrained")
     for i, metric in enumerate(metrics):
         ax = figure.add_subplot(rows, columns, i + 1)

@@ -78,7 +78,7 @@ class AlignStage(Stage):
     name = "align"
     trainable = r"projectors\.(?!audio)"
     labels = ("label_counts",)
-    max_positions = 1200     # positions that learn at a time: more need more memory
+    max_positions = 700      # positions that learn at a time: more need more memory
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #de7adceb
 @patch

@@ -302,9 +302,10 @@ def run_folders(
     *names: str, # names of stages
 ) -> list:       # (folder, patterns of the files that training writes there)
     "Bundle and checkpoints of stages."
-    out = Path(out)
-    checkpoints = [(out/"checkpoints"/name, CHECKPOINT_FILES) for name in names]
-    return [*((out/name, BUNDLE_FILES) for name in names), *checkpoints]
+    out, pairs = Path(out), []
+    for name in names:
+        pairs += [(out/name, BUNDLE_FILES), (out/"checkpoints"/name, CHECKPOINT_FILES)]
+    return pairs
 
 # %% ../../nbs/08_training/00_trainer.ipynb #d231f533
 @dataclass
