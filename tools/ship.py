@@ -26,7 +26,7 @@ def ship(bundle, target):
 
 def figures(evaluation, target):
     "The figures of all reports in a folder, without the replies."
-    reports = {file.name.removesuffix("-report.json"): json.loads(file.read_text())["rows"] for file in sorted(Path(evaluation).glob("*-report.json"))}
+    reports = {file.name.removesuffix("-report.json"): json.loads(file.read_text())["scores"] for file in sorted(Path(evaluation).glob("*-report.json"))}
     if not reports: sys.exit(f"there is no report in {evaluation}: run mmllm evaluate first")
     (Path(target)/"figures.json").write_text(json.dumps(reports) + "\n")
 
