@@ -6,7 +6,7 @@
 __all__ = ['load_lock', 'LatestCache', 'Engine', 'sampling_arguments', 'local_engine']
 
 # %% ../../nbs/10_chat/01_engine.ipynb #imports
-import os, threading, time
+import atexit, os, threading, time
 import numpy as np
 import psutil
 import torch
@@ -335,3 +335,10 @@ def local_engine(
             else: model = MMModel.from_pretrained(name)
             _engines[name] = _warm_up(Engine(model, name, trained=not is_preset))
         return _engines[name]
+
+# %% ../../nbs/10_chat/01_engine.ipynb #endload2
+def _wait_for_load():
+    "Let a load that is under way end before the process does."
+    if load_lock.acquire(timeout=60): load_lock.release()
+
+atexit.register(_wait_for_load);
