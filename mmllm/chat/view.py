@@ -318,7 +318,7 @@ def load_model(self:ChatView,
     fallback=None,  # model to go back to if this one cannot be loaded
 ):
     "Load the model in a thread, and say so meanwhile."
-    threading.Thread(target=self._load, args=(fallback,), daemon=True).start()
+    threading.Thread(target=self._load, args=(fallback,)).start() # the process waits for it
 
 @patch
 def _load(self:ChatView, fallback):
