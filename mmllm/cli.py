@@ -8,6 +8,7 @@ __all__ = ['LITE_EXTRAS', 'DEMO', 'COMMANDS', 'CommandError', 'plan', 'fetch', '
 
 # %% ../nbs/13_cli.ipynb #2ea698af
 import sys
+import warnings
 from pathlib import Path
 
 from fastcore.script import Param, anno_parser, store_true
@@ -277,4 +278,5 @@ def main():
     from transformers.utils import logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning) # of libraries, for those who program with them
     sys.exit(run(sys.argv[1:]))
