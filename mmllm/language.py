@@ -101,7 +101,7 @@ def add_lora(
     model,          # `Phi3ForCausalLM`, four-bit or not
     r: int=16,      # rank of the change
     alpha: int=32,  # its scale is alpha / r
-    dropout=0.,     # dropout of the adapter's input; it costs a CPU a quarter of its speed
+    dropout=0.,     # dropout of the adapter's input; it slows a CPU down
     seed: int=0,    # random seed of A; B starts at zero
 ):                  # a `PeftModel`: the base frozen, the LoRA matrices trainable
     "Attach LoRA to the four matrices of every layer; raises `LanguageError` if it misses one."

@@ -87,7 +87,7 @@ def _make_projectors(config, vision, table, tokenizer):
 
 # %% ../../nbs/07_model/01_model.ipynb #fa2c9355
 class MMModel(PreTrainedModel):
-    "CLIP's eyes, Whisper's ears, our projectors and Phi; `processor` makes its inputs."
+    "CLIP, Whisper, our projectors and Phi as one model; `processor` makes its inputs."
     config_class = MMConfig
     _supports_sdpa = True
 
