@@ -5,7 +5,7 @@
 - `coco128`: 128 photos, what is known about each of them, and where they are.
 - `conversations`: One record format, and the dialogues about a picture.
 - `speech`: Text read aloud by a synthesiser, and five sentences read by a person.
-- `datasets`: A folder of pictures and a table of captions become records.
+- `datasets`: A folder of pictures and a table of captions become records, and records become examples in a fixed order.
 - `augment`: Crops, light and mirror images, where the words allow them.
 - `drawing`: What the labels say, drawn where they say it.
 """
@@ -27,14 +27,14 @@ from .coco128 import (
 from .conversations import (
     CAPTION_PROMPT, CAPTION_PROMPTS, OBJECTS_PROMPT, PLACES, QUESTION_SUFFIX, Scene, absent_classes,
     check_classes, cooccurrence, draw_dialogues, image_messages, inline_media, join_names,
-    label_questions, load_scenes, make_record, photo_record, presence_pair, presence_question,
-    scene_record, text_prompts, text_questions,
+    label_questions, load_scenes, make_record, message_text, photo_record, presence_pair,
+    presence_question, scene_record, text_prompts, text_questions,
 )
 from .speech import (
     Utterance, VOICES, add_noise, load_librivox, photo_sentences, pink_noise, random_utterances,
     speak,
 )
-from .datasets import load_captioned_folder
+from .datasets import PlannedDataset, epoch_order, load_captioned_folder, split_validation
 from .augment import augment, can_flip, jitter, random_crop, square
 from .drawing import draw_boxes
 
@@ -98,6 +98,7 @@ __all__ = [
     "label_questions",
     "load_scenes",
     "make_record",
+    "message_text",
     "photo_record",
     "presence_pair",
     "presence_question",
@@ -112,7 +113,10 @@ __all__ = [
     "pink_noise",
     "random_utterances",
     "speak",
+    "PlannedDataset",
+    "epoch_order",
     "load_captioned_folder",
+    "split_validation",
     "augment",
     "can_flip",
     "jitter",

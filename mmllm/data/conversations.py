@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CAPTION_PROMPT', 'CAPTION_PROMPTS', 'QUESTION_SUFFIX', 'OBJECTS_PROMPT', 'PLACES', 'image_messages', 'make_record',
-           'inline_media', 'photo_record', 'Scene', 'check_classes', 'load_scenes', 'scene_record', 'cooccurrence',
-           'absent_classes', 'presence_question', 'presence_pair', 'join_names', 'label_questions', 'draw_dialogues',
-           'text_prompts', 'text_questions']
+           'inline_media', 'message_text', 'photo_record', 'Scene', 'check_classes', 'load_scenes', 'scene_record',
+           'cooccurrence', 'absent_classes', 'presence_question', 'presence_pair', 'join_names', 'label_questions',
+           'draw_dialogues', 'text_prompts', 'text_questions']
 
 # %% ../../nbs/02_data/03_conversations.ipynb #c81e728d
 import json
@@ -100,6 +100,15 @@ def inline_media(
             advice = f'add a part {{"type": "{kind}"}} for each'
             raise DataError(f"{unused} of the {column} have no place in the messages: {advice}")
     return messages
+
+# %% ../../nbs/02_data/03_conversations.ipynb #5abf9fb5
+def message_text(
+    message: dict, # a message with its content as a string or as a list of parts
+) -> str:
+    "All text of a message, without its media."
+    content = message["content"]
+    if isinstance(content, str): return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 # %% ../../nbs/02_data/03_conversations.ipynb #1f0e3dad
 CAPTION_PROMPT = "Describe this picture in one sentence."
