@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LORA_LAYERS', 'LORA_TARGETS', 'NF4_LEVELS', 'NF4_BLOCK', 'LanguageError', 'disable_weight_repacking',
-           'load_tokenizer', 'load_language', 'add_lora', 'merge_adapter_weights', 'round_to_nf4', 'merge_lora',
-           'Segment', 'encode_text', 'encode_template', 'check_messages', 'chat_segments']
+           'load_tokenizer', 'load_language', 'add_lora', 'merge_adapter_weights', 'cast_parameters', 'round_to_nf4',
+           'merge_lora', 'Segment', 'encode_text', 'encode_template', 'check_messages', 'chat_segments']
 
 # %% ../nbs/05_language.ipynb #c81e728d
 import json, re
@@ -159,29 +159,31 @@ def _check_adapter(state, shapes):
             raise LanguageError(f"the adapter is of another model or rank: {some}")
 
 # %% ../nbs/05_language.ipynb #merge003
-def _cast_parameters(model, dtype):
-    "Change the number format of the parameters; the buffers hold the positions, and stay."
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return model.requires_grad_(False).eval()
-
 @torch.no_grad()
 def merge_adapter_weights(
     model,        # `Phi3ForCausalLM` with plain weights; changed in place
     state: dict,  # {PEFT's name: A or B}, as in `adapter_model.safetensors`
     r: int,       # rank, as in `adapter_config.json`
     alpha: float, # `lora_alpha`, as in `adapter_config.json`
-    dtype=None,   # number format of the result; None keeps that of the model
 ):                # the same model, frozen
     "Add a saved LoRA to the weights; raises `LanguageError` and changes nothing if it doesn't fit."
     weights = _lora_weights(model)
     _check_adapter(state, _lora_shapes(weights, r))
-    dtype = dtype or model.dtype
     for name, weight in weights.items():
         a, b = [state[key].to(weight.device, torch.float32) for key in _lora_keys(name)]
         total = torch.addmm(weight.float(), b, a, alpha=alpha / r)
-        weight.data = total.to(dtype)
-    return _cast_parameters(model, dtype)
+        weight.data = total.to(weight.dtype)
+    return model.requires_grad_(False).eval()
+
+# %% ../nbs/05_language.ipynb #cast0001
+def cast_parameters(
+    model,              # `Phi3ForCausalLM` with plain weights; changed in place
+    dtype: torch.dtype, # number format of the result
+):                      # the same model, frozen
+    "Change the number format of the parameters, and of nothing else."
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model.requires_grad_(False).eval()
 
 # %% ../nbs/05_language.ipynb #roundnf2
 NF4_LEVELS = ( # quantiles of a normal distribution, -1 to 1 (Dettmers et al., 2023, appendix E)
@@ -233,7 +235,7 @@ def merge_lora(
     layers = {n: layer for n, layer in base.named_modules() if hasattr(layer, "get_delta_weight")}
     for name, layer in layers.items():
         base.set_submodule(name, _merged_linear(layer, dtype))
-    return _cast_parameters(base, dtype)
+    return cast_parameters(base, dtype)
 
 # %% ../nbs/05_language.ipynb #98f13708
 @dataclass(frozen=True)

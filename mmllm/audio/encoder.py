@@ -30,12 +30,13 @@ def add_whisper_lora(
 
 # %% ../../nbs/04_audio/02_encoder.ipynb #shapes02
 def whisper_lora_shapes(
-    name: str, # packaged name, Hub id or local folder of a Whisper
-    r: int,    # rank of its LoRA
-) -> dict:     # {name: empty tensor on the device `meta`}
+    name: str,          # packaged name, Hub id or local folder of a Whisper
+    r: int,             # rank of its LoRA
+    revision: str=None, # commit, tag or branch on the Hub
+) -> dict:              # {name: empty tensor on the device `meta`}
     "Names and shapes of the LoRA of a Whisper, without its weights."
     with torch.device("meta"):
-        whisper = WhisperForConditionalGeneration(AutoConfig.from_pretrained(fetch(name)))
+        whisper = WhisperForConditionalGeneration(AutoConfig.from_pretrained(fetch(name, revision)))
         shapes = {}
         for module, layer in whisper.named_modules():
             if re.fullmatch(WHISPER_LORA_TARGETS, module):
@@ -48,12 +49,14 @@ def whisper_lora_shapes(
 class AudioEncoder(nn.Module):
     "Whisper, loaded at its first use, with the LoRA that was trained for it."
     def __init__(self,
-        name: str,      # packaged name, Hub id or local folder of a Whisper
-        device="cpu",   # device that will hold it
-        lora_r: int=0,  # rank of its LoRA; 0 where it has none
+        name: str,          # packaged name, Hub id or local folder of a Whisper
+        device="cpu",       # device that will hold it
+        lora_r: int=0,      # rank of its LoRA; 0 where it has none
+        revision: str=None, # commit, tag or branch on the Hub
     ):
         super().__init__()
-        self.name, self.device, self.lora_r = name, device, lora_r
+        self.name, self.revision = name, revision
+        self.device, self.lora_r = device, lora_r
         self.whisper, self.processor = None, None
         self._saved = {} # trained weights that wait for Whisper
 
@@ -70,7 +73,7 @@ def _take_state(whisper, state):
 def load(self:AudioEncoder):
     "Load Whisper unless it is there; raises `WeightsError`, or `AudioError`. Returns itself."
     if self.whisper is not None: return self
-    whisper, processor = load_whisper(self.name, self.device)
+    whisper, processor = load_whisper(self.name, self.device, self.revision)
     whisper.requires_grad_(False)
     if self.lora_r: add_whisper_lora(whisper, self.lora_r)
     if self._saved: _take_state(whisper, self._saved)
@@ -120,7 +123,7 @@ def expected_state(self:AudioEncoder) -> dict: # {name: tensor}, perhaps without
     "Names and shapes of what `trainable_state_dict` gives once Whisper is loaded."
     if not self.lora_r: return {}
     if self.whisper is not None: return self.trainable_state_dict()
-    return whisper_lora_shapes(self.name, self.lora_r)
+    return whisper_lora_shapes(self.name, self.lora_r, self.revision)
 
 # %% ../../nbs/04_audio/02_encoder.ipynb #train006
 @patch

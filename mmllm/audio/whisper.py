@@ -60,14 +60,14 @@ def check_audible(
 def load_whisper(
     name: str,           # packaged name, Hub id or local folder of a Whisper checkpoint
     device="cpu",        # device that holds it
-    dtype=torch.float32, # number format of its weights
+    revision: str=None,  # commit, tag or branch on the Hub
 ):                       # (`WhisperForConditionalGeneration`, `WhisperProcessor`)
     "Whisper, ready to transcribe; raises `AudioError` if the checkpoint is another model."
-    folder = fetch(name)
+    folder = fetch(name, revision)
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind != "whisper":
         raise AudioError(f"{name} is a {kind} checkpoint: give the name of a Whisper")
-    options = dict(dtype=dtype, use_safetensors=True)
+    options = dict(dtype=torch.float32, use_safetensors=True)
     model = WhisperForConditionalGeneration.from_pretrained(folder, **options)
     return model.to(device).eval(), WhisperProcessor.from_pretrained(folder)
 

@@ -12,8 +12,11 @@
 from .encoder import CONCEPTS, ClipHeads, DualEncoder, HEADS_RENAMED, VisionError
 from .lite_clip import LITE_SIZE, LiteClip
 from .hub_clip import CLIP_LORA, HubClip, load_vision
-from .concepts import CONCEPT_WORDS, concept_labels
-from .features import FeatureCache, average_precision, encode_images, f1, make_features, recall_at
+from .concepts import CONCEPT_WORDS, Recognition, concept_labels
+from .features import (
+    FeatureCache, average_precision, check_photos, coco128_photos, encode_images, f1, make_features,
+    photos_at_hand, recall_at,
+)
 
 __all__ = [
     "CONCEPTS",
@@ -27,11 +30,15 @@ __all__ = [
     "HubClip",
     "load_vision",
     "CONCEPT_WORDS",
+    "Recognition",
     "concept_labels",
     "FeatureCache",
     "average_precision",
+    "check_photos",
+    "coco128_photos",
     "encode_images",
     "f1",
     "make_features",
+    "photos_at_hand",
     "recall_at",
 ]

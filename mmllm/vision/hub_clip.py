@@ -60,15 +60,18 @@ def patches(self:HubClip,
 
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #94de9aa9
 @patch
+def _project(self:HubClip, features):
+    "What CLIP's last layer makes of checked features, in the shared space."
+    vision = self.clip.vision_model
+    states = vision.encoder.layers[-1](features.to(self.clip.dtype), attention_mask=None)
+    return F.normalize(self.clip.visual_projection(vision.post_layernorm(states)), dim=-1)
+
+@patch
 def embed_tokens(self:HubClip,
     features: torch.Tensor, # (B, 1+P, D)
 ) -> torch.Tensor:          # (B, 1+P, E), rows of length 1
     "Class token and places in the shared space: the last layer, its norm and CLIP's projection."
-    vision = self.clip.vision_model
-    states = self.check_features(features).to(self.clip.dtype)
-    states = vision.encoder.layers[-1](states, attention_mask=None)
-    if isinstance(states, tuple): states = states[0]
-    return F.normalize(self.clip.visual_projection(vision.post_layernorm(states)), dim=-1)
+    return self._project(self.check_features(features))
 
 @patch
 def embed_images(self:HubClip,
@@ -86,34 +89,41 @@ def embed_places(self:HubClip,
 
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #4acb3eb5
 @patch
-def embed_texts(self:HubClip,
-    texts: list, # strings
-) -> torch.Tensor: # (n, E), rows of length 1
-    "Sentences in the shared space."
+def _embed_batch(self:HubClip, texts):
+    "A few sentences in the shared space."
     batch = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     out = self.clip.get_text_features(**batch.to(self.clip.device))
     return F.normalize(out.pooler_output, dim=-1)
 
+@patch
+def embed_texts(self:HubClip,
+    texts: list, # strings
+) -> torch.Tensor: # (n, E), rows of length 1
+    "Sentences in the shared space."
+    batches = [texts[start:start + 64] for start in range(0, len(texts), 64)]
+    return torch.cat([self._embed_batch(batch) for batch in batches])
+
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #824a02f9
 @patch
-def _compare(self:HubClip, features):
+def _compare(self:HubClip, tokens):
+    "How much each of `names` fits each token in the shared space."
     if not len(self.name_space):
         self.name_space = self.embed_texts([f"a photo of a {name}" for name in self.names])
-    return self.heads.logit_scale.exp() * self.embed_tokens(features) @ self.name_space.T
+    return self.heads.logit_scale.exp() * tokens @ self.name_space.T
 
 @patch
 def name_logits(self:HubClip,
     features: torch.Tensor, # (B, 1+P, D)
 ) -> torch.Tensor:          # (B, C)
     "How much each of `names` fits the picture."
-    return self._compare(features)[:, 0]
+    return self._compare(self.embed_images(features))
 
 @patch
 def place_logits(self:HubClip,
     features: torch.Tensor, # (B, 1+P, D)
 ) -> torch.Tensor:          # (B, P, C)
     "How much each of `names` fits each place: a hint, for CLIP was trained on whole pictures."
-    return self._compare(features)[:, 1:]
+    return self._compare(self.embed_places(features))
 
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #d323534c
 CLIP_LORA = r".*(vision|text)_model\.encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj"
@@ -131,11 +141,10 @@ def add_lora(self:HubClip,
 
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #972dc858
 def load_vision(
-    name: str,                          # packaged name, Hub id or folder of a CLIP model
-    device: str = "cpu",                # where it goes
-    dtype: torch.dtype = torch.float32, # of its weights
-    revision: str = None,               # Hub revision
-) -> DualEncoder:                       # frozen, in eval mode
+    name: str,            # packaged name, Hub id or folder of a CLIP model
+    device: str = "cpu",  # where it goes
+    revision: str = None, # commit, tag or branch on the Hub
+) -> DualEncoder:         # frozen, in eval mode
     "Load a dual encoder; raises `VisionError` if it is none, `WeightsError` if it can't be had."
     folder = fetch(name, revision)
     if (folder/"image").is_dir():
@@ -146,4 +155,4 @@ def load_vision(
             advice = "choose a clip one, such as openai/clip-vit-large-patch14-336"
             raise VisionError(f"{name!r} is a {family} model: {advice}")
         encoder = HubClip(folder)
-    return encoder.to(device, dtype).eval().requires_grad_(False)
+    return encoder.to(device, torch.float32).eval().requires_grad_(False)

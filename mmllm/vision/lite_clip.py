@@ -158,8 +158,9 @@ def embed_texts(self:LiteClip,
 
 # %% ../../nbs/03_vision/01_lite_clip.ipynb #2f5d768c
 @patch
-def _embed(self:LiteClip, features):
-    weight = (self.image.classifier(features) / 2).softmax(-1)
+def _embed(self:LiteClip, features, logits):
+    "Where features with these logits of names stand in the shared space."
+    weight = (logits / 2).softmax(-1)
     centered = self._names() - self._names().mean(0)
     names = F.normalize(weight @ centered, dim=-1)
     return F.normalize(names + self.heads.image(features), dim=-1)
@@ -169,11 +170,13 @@ def embed_images(self:LiteClip,
     features: torch.Tensor, # (B, P, D)
 ) -> torch.Tensor:          # (B, E), rows of length 1
     "Pictures in the shared space, from their features."
-    return self._embed(self.check_features(features).mean(1))
+    whole = self.check_features(features).mean(1)
+    return self._embed(whole, self.image.classifier(whole))
 
 @patch
 def embed_places(self:LiteClip,
     features: torch.Tensor, # (B, P, D)
 ) -> torch.Tensor:          # (B, P, E), rows of length 1
     "Each place in the shared space."
-    return self._embed(self.check_features(features))
+    places = self.check_features(features)
+    return self._embed(places, self.image.classifier(places))
