@@ -120,7 +120,8 @@ def describe_bundle(
     "What a model is made of, in words; raises `BundleError`."
     config = read_config(folder)
     parts = f"{config.language}, {config.vision} and {config.audio}"
-    return f"Preset {config.preset}: {parts}, with trained weights {weights or bundle_hash(folder)}."
+    weights = weights or bundle_hash(folder)
+    return f"Preset {config.preset}: {parts}, with trained weights {weights}."
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #3c1317e4
 def _given_items(images, captions, instances, speech):
@@ -147,12 +148,14 @@ def before_tuning(
     return reply
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #0b619411
-def _asked(model, items, photos, quick, **options):
-    "Everything but speech; replies are kept in the file `save`."
+def _asked(model, items, photos, quick, name, weights, **options):
+    "Everything but speech; replies are kept in a file whose name begins with `name`."
     space = embedding_space(model, {item.photo: images_of(item.messages)[0] for item in items})
     asked = _with_probes(items, quick, options["seed"])
     given = lookup_captions(model, asked, space, photos)
-    return evaluate(partial(reply_briefly, model), asked, given=given, space=space, **options)
+    save = f"{name}-{weights}{'-quick' if quick else ''}.jsonl"
+    return evaluate(partial(reply_briefly, model), asked, given=given, space=space, save=save,
+                    model=weights, **options)
 
 def _saved(report, name, seed):
     "The report, once it is written as JSON and as a page."
@@ -183,9 +186,8 @@ def evaluate_bundle(
     items = items or build_items(validation_photos(photos))
     name = Path(out)/Path(captions or "validation").stem
     report = _asked(
-        model, items, photos, quick, batch_size=batch_size, seed=seed, progress=progress,
-        model=weights, save=f"{name}-{weights}{'-quick' if quick else ''}.jsonl",
-        alone=before_tuning(folder))
+        model, items, photos, quick, name, weights, batch_size=batch_size, seed=seed,
+        progress=progress, alone=before_tuning(folder))
     questions = [item for item in items if item.kind == "question"]
     if speech: report.scores += speech_scores(model, questions, seed, batch_size, progress)
     where = f"photos of {Path(images).name}" if images else "validation photos of COCO128"

@@ -26,9 +26,10 @@ from mmllm.projection import (
 )
 from .processor import AUDIO, FRAMES_PER_TOKEN, IMAGE, MMProcessor, PromptError
 
-# %% ../../nbs/07_model/01_model.ipynb #a74a85a7
+# %% ../../nbs/07_model/01_model.ipynb #14902c3f
 FORMAT = 2 # of the names in a saved model; 1 had no number
 
+# %% ../../nbs/07_model/01_model.ipynb #a74a85a7
 class MMConfig(PreTrainedConfig):
     "Names, revisions and hashes of the bases, and the sizes of our own parts."
     model_type = "mmllm"
