@@ -199,6 +199,14 @@ def _nearest_levels():
     numbers = torch.arange(-_STEPS, _STEPS + 1) / _STEPS
     return levels[torch.bucketize(numbers, (levels[1:] + levels[:-1]) / 2)]
 
+def _round_matrix(weight, table):
+    "A matrix at NF4's levels, in its own number format."
+    blocks = weight.float().view(-1, NF4_BLOCK)
+    scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-38)
+    step = (blocks * (_STEPS / scale)).round().int() + _STEPS
+    rounded = table.index_select(0, step.view(-1)).view_as(blocks) * scale
+    return rounded.view_as(weight).to(weight.dtype)
+
 @torch.no_grad()
 def round_to_nf4(
     model,  # `Phi3ForCausalLM` with plain weights; changed in place
@@ -206,11 +214,7 @@ def round_to_nf4(
     "Round the matrices that QLoRA holds in four bits; raises `LanguageError` if they are."
     table = _nearest_levels().to(model.device)
     for weight in _lora_weights(model).values():
-        blocks = weight.data.float().view(-1, NF4_BLOCK)
-        scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-38)
-        step = (blocks * (_STEPS / scale)).round().int() + _STEPS
-        rounded = table.index_select(0, step.view(-1)).view_as(blocks) * scale
-        weight.data = rounded.view_as(weight).to(weight.dtype)
+        weight.data = _round_matrix(weight.data, table)
     return model
 
 # %% ../nbs/05_language.ipynb #0e24284b
