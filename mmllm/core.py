@@ -178,12 +178,18 @@ class Plan:
     four_bit: bool     # NF4 for the language model
     parts: tuple[PlannedPart, ...] = field(default=(), repr=False)
 
+    @property
+    def download_mb(self):
+        "Megabytes to fetch, at most; those of the preset, whatever parts were exchanged."
+        is_missing = any(part.cached is False for part in self.parts)
+        return self.preset.download_mb if is_missing else 0
+
     def __str__(self):
         dtype = str(self.dtype).removeprefix("torch.")
         weights = "4 bits" if self.four_bit else dtype
-        size, memory = self.preset.download_mb, self.preset.memory_gb
+        size = f"up to {self.download_mb} MB" if self.download_mb else "nothing"
         head = f"{self.preset.name}: {self.device}, {dtype}, language model in {weights}"
-        tail = f"about {size} MB to fetch once, {memory:g} GB of memory to run"
+        tail = f"{size} to fetch, {self.preset.memory_gb:g} GB of memory to run"
         return "\n  ".join([head, *map(str, self.parts), tail])
 
 # %% ../nbs/00_core.ipynb #0f0f6177

@@ -8,14 +8,14 @@ __all__ = ['LORA_LAYERS', 'LORA_TARGETS', 'NF4_LEVELS', 'NF4_BLOCK', 'LanguageEr
            'merge_lora', 'Segment', 'encode_text', 'encode_template', 'check_messages', 'chat_segments']
 
 # %% ../nbs/05_language.ipynb #c81e728d
-import json, re
+import re
 from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import nn
 from transformers import AutoTokenizer, BitsAndBytesConfig, Phi3ForCausalLM
 from .core import MMError
-from .weights.fetch import fetch
+from .weights.fetch import fetch, model_type
 
 # %% ../nbs/05_language.ipynb #e4da3b7f
 class LanguageError(MMError, ValueError):
@@ -57,7 +57,7 @@ def load_tokenizer(
 # %% ../nbs/05_language.ipynb #d3d94468
 def _check_family(folder, name):
     "Raise `LanguageError` unless a folder holds a Phi-3 model."
-    family = json.loads((folder/"config.json").read_text()).get("model_type")
+    family = model_type(folder)
     if family != "phi3":
         known = "choose a phi3 one, such as microsoft/Phi-3.5-mini-instruct"
         raise LanguageError(f"{name!r} is a {family} model: {known}")
@@ -70,7 +70,7 @@ def load_language(
     revision: str=None,   # commit, tag or branch on the Hub
 ):                        # (`Phi3ForCausalLM`, tokenizer)
     "A Phi-3 model and its tokenizer; raises `LanguageError`, or `WeightsError` if it can't be had."
-    folder = Path(fetch(name, revision))
+    folder = fetch(name, revision)
     _check_family(folder, name)
     model = Phi3ForCausalLM.from_pretrained(
         folder,

@@ -236,6 +236,13 @@ def readme_is_in_step():
         if name not in fresh: yield f"{name} is no longer part of the README: run make readme"
         elif not path.exists() or path.read_bytes() != fresh[name]: yield f"{name} differs from nbs/index.ipynb: run make readme"
 
+def card_is_in_step():
+    import card # it imports mmllm, which takes seconds
+    text = card.CARD.read_text(encoding="utf-8")
+    try:
+        if card.update_card(text) != text: yield "data/lite/README.md differs from data/lite/figures.json: run python tools/card.py"
+    except ValueError as e: yield f"data/lite/README.md: {e}"
+
 PRIVATE = re.compile(r"(?<![\w.~-])/(?:work|root)/[\w.]|/tmp/[x]\b|/opt/(?:wheels|pypi)\b|/home/(?!user/|you/)[a-z]\w*/"
                      r"|https?://[^\s\"']+/simple\b|https?://[^\s\"']+/packages/[0-9a-f]{2}/|file:///\w") # paths; package indexes
 
@@ -255,4 +262,4 @@ def no_machine_is_named():
 
 ALL = [outputs_are_clean, notebooks_are_small, cells_have_run, no_error_is_saved, directives_are_read,
        notebooks_are_named_after_modules, badges_are_there, sidebar_lists_every_page, export_is_in_step, inits_are_in_step, no_module_is_stale,
-       imports_point_down, nothing_is_star_imported, everything_is_documented, pages_keep_to_the_style, ruff_is_content, progress_bars_are_not_saved, readme_is_in_step, no_machine_is_named]
+       imports_point_down, nothing_is_star_imported, everything_is_documented, pages_keep_to_the_style, ruff_is_content, progress_bars_are_not_saved, readme_is_in_step, card_is_in_step, no_machine_is_named]

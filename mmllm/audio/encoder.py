@@ -28,6 +28,10 @@ def add_whisper_lora(
     config = LoraConfig(r=r, lora_alpha=2 * r, target_modules=WHISPER_LORA_TARGETS)
     return inject_adapter_in_model(config, whisper).eval()
 
+def _lora_state(whisper):
+    "{name: matrix} of the LoRA of a Whisper."
+    return {name: t for name, t in whisper.state_dict().items() if "lora_" in name}
+
 # %% ../../nbs/04_audio/02_encoder.ipynb #shapes02
 def whisper_lora_shapes(
     name: str,          # packaged name, Hub id or local folder of a Whisper
@@ -63,7 +67,7 @@ class AudioEncoder(nn.Module):
 # %% ../../nbs/04_audio/02_encoder.ipynb #encoder3
 def _take_state(whisper, state):
     "Put trained weights into a Whisper with LoRA; raises `AudioError` if they are another's."
-    own = {name: t.shape for name, t in whisper.state_dict().items() if "lora_" in name}
+    own = {name: t.shape for name, t in _lora_state(whisper).items()}
     if own != {name: t.shape for name, t in state.items()}:
         advice = "train it again for this one, or name the other"
         raise AudioError(f"this trained audio encoder belongs to another Whisper: {advice}")
@@ -116,7 +120,7 @@ def add_lora(self:AudioEncoder,
 def trainable_state_dict(self:AudioEncoder) -> dict: # {name: tensor}
     "What training has changed; empty where it has no LoRA."
     if self.whisper is None: return self._saved
-    return {name: t for name, t in self.whisper.state_dict().items() if "lora_" in name}
+    return _lora_state(self.whisper)
 
 @patch
 def expected_state(self:AudioEncoder) -> dict: # {name: tensor}, perhaps without values

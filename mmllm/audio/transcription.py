@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 from mmllm.audio.whisper import (
-    AudioError, PAUSE_SECONDS, SILENCE_DBFS, check_audible, encode_mel, log_mel, loudness,
+    _level, AudioError, PAUSE_SECONDS, SILENCE_DBFS, check_audible, encode_mel, log_mel,
     mean_squares, window_samples,
 )
 from ..data.media import SAMPLE_RATE
@@ -128,8 +128,6 @@ def generate(self:WhisperDecoder,
     most = self.model.config.max_target_positions
     room = min(most - 8, 12 + states.shape[1] // 5)
     ids = self.model.generate(**options, max_length=room + 4)
-    start = self.model.generation_config.decoder_start_token_id
-    if (ids[:, 0] == start).all(): ids = ids[:, 1:]
     return torch.cat([torch.tensor(prompts, device=ids.device), ids], 1)[:, :most]
 
 # %% ../../nbs/04_audio/01_transcription.ipynb #judge002
@@ -256,7 +254,8 @@ class _Piece:
     transcript: Transcript = Transcript("", 0., 0.)
 
     def may_speak(self):
-        return loudness(self.wave) >= SILENCE_DBFS and loudness_spread(self.wave) >= STEADY_DB
+        "Whether it is loud enough for speech, and not steady."
+        return _level(self.wave) >= SILENCE_DBFS and loudness_spread(self.wave) >= STEADY_DB
 
 def _batches(pieces, processor, batch_size):
     "Lists of pieces that share a window length."

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, WhisperForConditionalGeneration, WhisperProcessor
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from ..core import MMError
 from ..data.media import SAMPLE_RATE, load_audio
-from ..weights.fetch import fetch
+from ..weights.fetch import fetch, model_type
 
 # %% ../../nbs/04_audio/00_whisper.ipynb #c9f0f895
 class AudioError(MMError, ValueError):
@@ -34,13 +34,16 @@ def mean_squares(
     padded = np.pad(wave, (0, -len(wave) % size))
     return (padded.reshape(-1, size).astype(np.float64)**2).mean(1)
 
+def _level(wave):
+    "The loudness of a wave that was checked before."
+    loudest = mean_squares(wave, .1).max()
+    return 10 * math.log10(loudest) if loudest > 0 else -math.inf
+
 def loudness(
     wave, # (samples,) float wave, 16 kHz
 ) -> float: # dBFS; -inf for digital silence
     "The root mean square of the loudest tenth of a second; raises a `MediaError` if it is no wave."
-    wave = load_audio(np.asarray(wave), math.inf)
-    loudest = mean_squares(wave, .1).max()
-    return 10 * math.log10(loudest) if loudest > 0 else -math.inf
+    return _level(load_audio(np.asarray(wave), math.inf))
 
 # %% ../../nbs/04_audio/00_whisper.ipynb #aab32389
 SILENCE_DBFS = -50. # loudness below which nothing is transcribed
@@ -49,12 +52,13 @@ def check_audible(
     wave, # (samples,) float wave, 16 kHz
 ) -> np.ndarray: # the same in float32
     "Pass a sound that may hold speech; raises `SilentAudio`, or a `MediaError` if it is no wave."
-    level = loudness(wave)
+    wave = load_audio(np.asarray(wave), math.inf)
+    level = _level(wave)
     if level < SILENCE_DBFS:
         found = f"its loudest moment has {level:.0f} dBFS, speech has more than {SILENCE_DBFS:.0f}"
         advice = "check the microphone, or choose another recording"
         raise SilentAudio(f"the sound is silent ({found}): {advice}")
-    return load_audio(np.asarray(wave), math.inf)
+    return wave
 
 # %% ../../nbs/04_audio/00_whisper.ipynb #70efdf2e
 def load_whisper(
@@ -64,7 +68,7 @@ def load_whisper(
 ):                       # (`WhisperForConditionalGeneration`, `WhisperProcessor`)
     "Whisper, ready to transcribe; raises `AudioError` if the checkpoint is another model."
     folder = fetch(name, revision)
-    kind = AutoConfig.from_pretrained(folder).model_type
+    kind = model_type(folder)
     if kind != "whisper":
         raise AudioError(f"{name} is a {kind} checkpoint: give the name of a Whisper")
     options = dict(dtype=torch.float32, use_safetensors=True)
@@ -113,7 +117,6 @@ def encode_mel(
     x = x + encoder.embed_positions.weight[:x.shape[1]]
     for layer in encoder.layers:
         x = layer(x, None)
-        if isinstance(x, tuple): x = x[0] # transformers 4
     return encoder.layer_norm(x)
 
 # %% ../../nbs/04_audio/00_whisper.ipynb #182be0c5

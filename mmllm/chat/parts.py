@@ -224,9 +224,7 @@ def download_size(
     "How much of a model is not on this machine yet, at most; raises `BundleError`, `PresetError`."
     name = str(model)
     is_preset = name in (*PRESETS, "auto") and name != "lite"
-    planned = plan(name if is_preset else read_config(name).preset)
-    is_complete = all(part.cached for part in planned.parts)
-    return 0 if is_complete else planned.preset.download_mb
+    return plan(name if is_preset else read_config(name).preset).download_mb
 
 # %% ../../nbs/10_chat/05_parts.ipynb #28a5b892
 def loading_text(

@@ -16,13 +16,13 @@ from .media import (
     AUDIO_FORMATS, DamagedMedia, DataError, EmptyMedia, IMAGE_FORMATS, InvalidSamples, LOUDEST,
     MAX_AUDIO_BYTES, MAX_IMAGE_BYTES, MAX_PIXELS, MAX_SECONDS, MAX_STRETCH, MediaError,
     MediaNotFound, MediaTooLarge, SAMPLE_RATE, StoredImage, UnknownFormat, image_key, load_audio,
-    load_image, perceptual_hash, sniff,
+    load_image, perceptual_hash, shown_name, sniff,
 )
 from .photos import download_photos, find_photos, same_photo
 from .coco128 import (
     CLASS_NAMES, COCO128_URL, FEATURE_SHAPE, LARGEST, Photo, check_boxes, coco128, data_file,
-    load_annotations, load_features, load_labels, load_manifest, object_counts, save_features,
-    split_of, train_photos, validation_photos,
+    is_text, json_lines, load_annotations, load_features, load_labels, load_manifest, object_counts,
+    save_features, split_of, train_photos, validation_photos,
 )
 from .conversations import (
     CAPTION_PROMPT, CAPTION_PROMPTS, OBJECTS_PROMPT, PLACES, QUESTION_SUFFIX, Scene, absent_classes,
@@ -35,7 +35,7 @@ from .speech import (
     speak,
 )
 from .datasets import PlannedDataset, epoch_order, load_captioned_folder, split_validation
-from .augment import augment, can_flip, jitter, random_crop, square
+from .augment import augment, can_flip, jitter, random_crop
 from .drawing import draw_boxes
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "load_audio",
     "load_image",
     "perceptual_hash",
+    "shown_name",
     "sniff",
     "download_photos",
     "find_photos",
@@ -73,6 +74,8 @@ __all__ = [
     "check_boxes",
     "coco128",
     "data_file",
+    "is_text",
+    "json_lines",
     "load_annotations",
     "load_features",
     "load_labels",
@@ -121,6 +124,5 @@ __all__ = [
     "can_flip",
     "jitter",
     "random_crop",
-    "square",
     "draw_boxes",
 ]

@@ -9,12 +9,11 @@ __all__ = ['CAPTION_PROMPT', 'CAPTION_PROMPTS', 'QUESTION_SUFFIX', 'OBJECTS_PROM
            'draw_dialogues', 'text_prompts', 'text_questions']
 
 # %% ../../nbs/02_data/03_conversations.ipynb #c81e728d
-import json
 import numpy as np
 from dataclasses import dataclass
 from pathlib import Path
-from .media import DataError, _shown
-from .coco128 import CLASS_NAMES, _is_text, _json_lines, data_file, object_counts
+from .media import DataError, shown_name
+from .coco128 import CLASS_NAMES, data_file, is_text, json_lines, object_counts
 
 # %% ../../nbs/02_data/03_conversations.ipynb #e4da3b7f
 def image_messages(
@@ -166,16 +165,16 @@ def check_classes(
     "Raises `DataError` for a name that is none of the 80 classes of COCO."
     for name in names:
         if name not in CLASS_NAMES:
-            raise DataError(f"{where}: {_shown(name)} is none of the 80 classes of COCO: "
+            raise DataError(f"{where}: {shown_name(name)} is none of the 80 classes of COCO: "
                             "see mmllm.data.CLASS_NAMES")
 
 # %% ../../nbs/02_data/03_conversations.ipynb #6ea9ab1b
-def _is_sentence(text): return _is_text(text) and len(text) > 1 # not one letter of a string
+def _is_sentence(text): return is_text(text) and len(text) > 1 # not one letter of a string
 
 def _check_scene(scene, where):
     if not scene.captions or not all(map(_is_sentence, scene.captions)):
         raise DataError(f"{where}: captions must be a list of sentences")
-    if not all(len(pair) == 2 and all(map(_is_text, pair)) for pair in scene.qa):
+    if not all(len(pair) == 2 and all(map(is_text, pair)) for pair in scene.qa):
         raise DataError(f"{where}: 'qa' must be a list of [question, answer]")
     if not all(isinstance(n, int) and n > 0 for n in scene.objects.values()):
         raise DataError(f"{where}: objects must be counted, from 1")
@@ -198,7 +197,7 @@ def load_scenes(
 ) -> list:     # of `Scene`
     "Scenes in words; raises `DataError` on a line that is wrong."
     path = Path(path or data_file("scenes.jsonl"))
-    return [_to_scene(line, where) for where, line in _json_lines(path)]
+    return [_to_scene(line, where) for where, line in json_lines(path)]
 
 # %% ../../nbs/02_data/03_conversations.ipynb #d67d8ab4
 def scene_record(
@@ -337,7 +336,7 @@ def draw_dialogues(
 
 # %% ../../nbs/02_data/03_conversations.ipynb #a3f390d8
 def _text_lines(name, *keys):
-    for where, line in _json_lines(data_file(name)):
+    for where, line in json_lines(data_file(name)):
         if not isinstance(line, dict) or not line.keys() >= set(keys):
             raise DataError(f"{where} lacks {' or '.join(keys)}: install mmllm again")
         yield line

@@ -10,7 +10,7 @@ import csv, io, re
 import numpy as np
 from pathlib import Path
 from torch.utils.data import Dataset
-from .media import DataError, _shown, load_image
+from .media import DataError, shown_name, load_image
 from .conversations import CAPTION_PROMPT, image_messages, make_record
 
 # %% ../../nbs/02_data/05_datasets.ipynb #e4da3b7f
@@ -21,12 +21,12 @@ def _read_table(path):
         return list(csv.DictReader(io.StringIO(text)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         advice = "give a text file with the columns image and caption"
-        name = _shown(Path(path).name)
+        name = shown_name(Path(path).name)
         raise DataError(f"{name} cannot be read as CSV ({error}): {advice}") from error
 
 def _read_captions(path):
     "{file name: list of captions}"
-    lines, where, captions = _read_table(path), _shown(Path(path).name), {}
+    lines, where, captions = _read_table(path), shown_name(Path(path).name), {}
     if not lines or not {"image", "caption"} <= lines[0].keys():
         raise DataError(f"{where} needs a first line `image,caption` and a line for each caption")
     for i, line in enumerate(lines, 2):
@@ -39,7 +39,7 @@ def _read_captions(path):
 
 # %% ../../nbs/02_data/05_datasets.ipynb #c9f0f895
 def _check_folder(folder):
-    where = _shown(folder.name)
+    where = shown_name(folder.name)
     if not folder.is_dir():
         raise DataError(f"there is no folder {where}: name the one that holds the pictures")
     if not any(folder.iterdir()): raise DataError(f"{where} is empty: put the pictures there")
@@ -48,8 +48,8 @@ def _check_files(folder, names):
     outside = [name for name in names if Path(name).name != name]
     missing = [name for name in names if not (folder/name).is_file()]
     if lost := sorted({*outside, *missing}):
-        where = f"not in {_shown(folder.name)} ({len(lost)} such names)"
-        raise DataError(f"{_shown(lost[0])} has a caption and is {where}: correct the table")
+        where = f"not in {shown_name(folder.name)} ({len(lost)} such names)"
+        raise DataError(f"{shown_name(lost[0])} has a caption and is {where}: correct the table")
     for name in names: load_image(folder/name)
 
 def load_captioned_folder(

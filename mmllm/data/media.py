@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_IMAGE_BYTES', 'MAX_AUDIO_BYTES', 'IMAGE_FORMATS', 'AUDIO_FORMATS', 'MAX_PIXELS', 'MAX_STRETCH', 'SAMPLE_RATE',
            'MAX_SECONDS', 'LOUDEST', 'DataError', 'MediaError', 'MediaNotFound', 'UnknownFormat', 'DamagedMedia',
-           'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'sniff', 'StoredImage', 'load_image', 'image_key',
-           'perceptual_hash', 'load_audio']
+           'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'shown_name', 'sniff', 'StoredImage', 'load_image',
+           'image_key', 'perceptual_hash', 'load_audio']
 
 # %% ../../nbs/02_data/00_media.ipynb #c81e728d
 import io, os, re, stat, struct, zlib
@@ -34,14 +34,17 @@ class MediaTooLarge(MediaError): "Too many pixels, seconds or bytes."
 class EmptyMedia(MediaError): "Nothing in it: no bytes, no pixels or no samples."
 class InvalidSamples(MediaError): "No picture and no sound: NaN, infinity, a wrong range or shape."
 
+# %% ../../nbs/02_data/00_media.ipynb #03ee0444
+def shown_name(
+    name, # of a file, or another text of a stranger's
+) -> str:
+    "A name that is safe to print: quoted, without control characters, at most 60 of them."
+    name = str(name)
+    return repr(name if len(name) <= 60 else f"{name[:40]}…{name[-15:]}")
+
 # %% ../../nbs/02_data/00_media.ipynb #45c48cce
 MAX_IMAGE_BYTES = 64 * 2**20  # 64 MiB
 MAX_AUDIO_BYTES = 512 * 2**20 # 512 MiB: ten minutes at 96 kHz, stereo, 32 bits still fit
-
-def _shown(name):
-    "A file name that is safe to print: quoted, without control characters, at most 60 of them."
-    name = str(name)
-    return repr(name if len(name) <= 60 else f"{name[:40]}…{name[-15:]}")
 
 def _check_bytes(size, max_bytes, name):
     if size > max_bytes:
@@ -65,7 +68,7 @@ def _expanded(path):
     except RuntimeError: return Path(path) # "~nobody" has no home
 
 def _read_file(path, max_bytes):
-    name = _shown(Path(path).name or path)
+    name = shown_name(Path(path).name or path)
     path = _expanded(path)
     _check_file(path, name, max_bytes)
     try: return path.read_bytes(), name
@@ -215,7 +218,7 @@ class StoredImage:
 
 def _path_of(image):
     if image.path is not None: return image.path
-    name, advice = _shown(image.name or image.key[:12]), "give its path, or its features"
+    name, advice = shown_name(image.name or image.key[:12]), "give its path, or its features"
     raise MediaNotFound(f"the file of {name} is not at hand: {advice}")
 
 # %% ../../nbs/02_data/00_media.ipynb #6364d3f0

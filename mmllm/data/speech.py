@@ -11,7 +11,7 @@ import numpy as np
 import soxr
 from dataclasses import dataclass
 from ..weights.fetch import fetch
-from .media import DataError, SAMPLE_RATE, _shown, load_audio
+from .media import DataError, SAMPLE_RATE, shown_name, load_audio
 
 # %% ../../nbs/02_data/04_speech.ipynb #e4da3b7f
 VOICES = {
@@ -118,7 +118,8 @@ def _to_line(utterance):
     if not utterance.text.strip():
         raise DataError("there is nothing to say: give a text with words in it")
     if utterance.voice not in VOICES:
-        raise DataError(f"no voice is called {_shown(utterance.voice)}: choose {', '.join(VOICES)}")
+        unknown = f"no voice is called {shown_name(utterance.voice)}"
+        raise DataError(f"{unknown}: choose {', '.join(VOICES)}")
     about = {"text": utterance.text, "voice": VOICES[utterance.voice]}
     return json.dumps({**about, "speed": utterance.speed, "pitch": utterance.pitch})
 
@@ -137,7 +138,7 @@ def speak(
         wrong, rate, size = struct.unpack_from("<iii", sound, at)
         if wrong or not size:
             advice = "choose other words or another voice"
-            raise DataError(f"eSpeak NG cannot say {_shown(utterance.text)}: {advice}")
+            raise DataError(f"eSpeak NG cannot say {shown_name(utterance.text)}: {advice}")
         waves.append(_to_wave(sound[at + 12:at + 12 + size], rate, utterance))
         at += 12 + size
     return waves

@@ -19,17 +19,17 @@ from .metrics import (
     vqa_scores, word_error_counts, word_error_rate,
 )
 from .items import (
-    ABLATIONS, Item, KINDS, ablate, blank_image, build_items, coco_items, grey_image, images_of,
-    presence_items, read_captions, read_instances, replace_images, shuffled_images, text_items,
-    text_only,
+    ABLATIONS, Item, KINDS, ablate, blank_image, build_items, coco_items, derangement, grey_image,
+    images_of, presence_items, read_captions, read_instances, replace_images, shuffled_images,
+    text_items, text_only,
 )
 from .scores import (
     CHAIR_MEASURES, OBJECT_MEASURES, Score, caption_scores, distinct, make_score, object_scores,
     presence_scores, question_scores, retrieval_scores, text_scores,
 )
 from .report import (
-    Answer, Example, NO_PICTURES, Report, SCORERS, SHOWN, TEMPLATE, accuracy_by_start, score_items,
-    summarise, thumbnail,
+    Example, NO_PICTURES, Report, SCORERS, SHOWN, TEMPLATE, accuracy_by_start, score_items,
+    thumbnail,
 )
 from .run import (
     Condition, ask_in_batches, check_items, evaluate, human_scores, items_hash, nearest_captions,
@@ -40,10 +40,9 @@ from .spoken import (
     spoken_scores, spoken_text, word_error_score,
 )
 from .bundle import (
-    CARD_MARKS, MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash,
-    card_figures, describe_bundle, embedding_space, evaluate_bundle, figures_in_words,
-    load_for_evaluation, load_photos, lookup_captions, name_bundle, reply_briefly, shipped_figures,
-    shipped_tables, update_card,
+    MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash, describe_bundle,
+    embedding_space, evaluate_bundle, load_for_evaluation, lookup_captions, name_bundle,
+    reply_briefly, shipped_figures, shipped_tables,
 )
 
 __all__ = [
@@ -86,6 +85,7 @@ __all__ = [
     "blank_image",
     "build_items",
     "coco_items",
+    "derangement",
     "grey_image",
     "images_of",
     "presence_items",
@@ -106,7 +106,6 @@ __all__ = [
     "question_scores",
     "retrieval_scores",
     "text_scores",
-    "Answer",
     "Example",
     "NO_PICTURES",
     "Report",
@@ -115,7 +114,6 @@ __all__ = [
     "TEMPLATE",
     "accuracy_by_start",
     "score_items",
-    "summarise",
     "thumbnail",
     "Condition",
     "ask_in_batches",
@@ -136,23 +134,18 @@ __all__ = [
     "spoken_scores",
     "spoken_text",
     "word_error_score",
-    "CARD_MARKS",
     "MAIN_CONDITIONS",
     "MAIN_METRICS",
     "SPOKEN_METRICS",
     "before_tuning",
     "bundle_hash",
-    "card_figures",
     "describe_bundle",
     "embedding_space",
     "evaluate_bundle",
-    "figures_in_words",
     "load_for_evaluation",
-    "load_photos",
     "lookup_captions",
     "name_bundle",
     "reply_briefly",
     "shipped_figures",
     "shipped_tables",
-    "update_card",
 ]

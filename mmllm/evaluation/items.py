@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ABLATIONS', 'Item', 'build_items', 'read_captions', 'read_instances', 'coco_items', 'replace_images',
-           'images_of', 'grey_image', 'blank_image', 'text_only', 'shuffled_images', 'ablate', 'presence_items',
-           'text_items']
+           'images_of', 'grey_image', 'blank_image', 'text_only', 'derangement', 'shuffled_images', 'ablate',
+           'presence_items', 'text_items']
 
 # %% ../../nbs/09_evaluation/01_items.ipynb #1fe1b738
 import json
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from ..data.coco128 import CLASS_NAMES, object_counts
+from ..data.coco128 import object_counts
 from mmllm.data.conversations import (
-    CAPTION_PROMPT, OBJECTS_PROMPT, QUESTION_SUFFIX, absent_classes, check_classes, image_messages,
-    join_names, presence_question, text_questions,
+    CAPTION_PROMPT, OBJECTS_PROMPT, QUESTION_SUFFIX, absent_classes, check_classes, cooccurrence,
+    image_messages, join_names, message_text, presence_question, text_questions,
 )
 from .metrics import EvaluationError
 
@@ -38,8 +38,7 @@ class Item:
     @property
     def question(self) -> str:
         "The text of the last message."
-        content = self.messages[-1]["content"]
-        return content if isinstance(content, str) else content[-1]["text"]
+        return message_text(self.messages[-1])
 
 # %% ../../nbs/09_evaluation/01_items.ipynb #38c18bb5
 def _photo_items(photo, captions, questions):
@@ -180,7 +179,9 @@ def blank_image(
     items: list[Item], # what is asked
 ) -> list[Item]:       # the same number
     "The same questions about nothing to see."
-    def blank(image): return grey_image()
+    def blank(image):
+        "Grey in place of any picture."
+        return grey_image()
     return [replace(item, messages=replace_images(item.messages, blank)) for item in items]
 
 # %% ../../nbs/09_evaluation/01_items.ipynb #1534176b
@@ -188,8 +189,19 @@ def text_only(
     items: list[Item], # what is asked
 ) -> list[Item]:       # the same number
     "The same questions without a picture."
-    def drop(image): return None
+    def drop(image):
+        "Nothing in place of any picture."
     return [replace(item, messages=replace_images(item.messages, drop)) for item in items]
+
+# %% ../../nbs/09_evaluation/01_items.ipynb #b1bf9307
+def derangement(
+    n: int,        # how many, two or more
+    seed: int = 0, # random seed of the order
+) -> list[int]:    # n numbers; none stands at its own place
+    "A random exchange that leaves nothing where it was."
+    order = np.random.default_rng(seed).permutation(n)
+    moved = dict(zip(order.tolist(), np.roll(order, 1).tolist()))
+    return [moved[i] for i in range(n)]
 
 # %% ../../nbs/09_evaluation/01_items.ipynb #4e365822
 def _first_images(items):
@@ -199,11 +211,6 @@ def _first_images(items):
         for image in images_of(item.messages)[:1]: images.setdefault(item.photo, image)
     return images
 
-def _exchanged(own, seed):
-    "The same dictionary with the values moved along a random ring of its keys."
-    names, order = list(own), np.random.default_rng(seed).permutation(len(own))
-    return {names[a]: own[names[b]] for a, b in zip(order, np.roll(order, 1))}
-
 def shuffled_images(
     items: list[Item], # about two photos or more
     seed: int = 0,     # random seed of the order
@@ -212,8 +219,11 @@ def shuffled_images(
     own = _first_images(items)
     if len(own) < 2:
         raise EvaluationError("shuffling exchanges pictures: give items about two photos or more")
-    other = _exchanged(own, seed)
-    def exchange(item, image): return other[item.photo]
+    names = list(own)
+    other = {name: own[names[i]] for name, i in zip(names, derangement(len(own), seed))}
+    def exchange(item, image):
+        "Another photo in place of the item's own."
+        return other[item.photo]
     changed = [replace_images(item.messages, partial(exchange, item)) for item in items]
     return [replace(item, messages=messages) for item, messages in zip(items, changed)]
 
@@ -234,20 +244,12 @@ def ablate(
     raise EvaluationError(f"no condition is called {condition!r}: choose from {choices}")
 
 # %% ../../nbs/09_evaluation/01_items.ipynb #b44a4b4d
-def _company(items):
-    "(80, 80) in how many of the photos two classes are together."
-    table = np.zeros((80, 80))
-    for item in items:
-        kinds = [CLASS_NAMES.index(name) for name in item.objects]
-        table[np.ix_(kinds, kinds)] += 1
-    return table
-
-def _probes(objects, company, n, rng):
+def _probes(objects, pairs, n, rng):
     "(group, class name) of what is there, and of what is not."
     present = [objects[j] for j in rng.permutation(len(objects))[:n]]
     probes = [("present", name) for name in present]
     for how in ("random", "popular", "adversarial"):
-        absent = absent_classes(objects, company, len(present), how, rng)
+        absent = absent_classes(objects, pairs, len(present), how, rng)
         probes += [(how, name) for name in absent]
     return probes
 
@@ -259,13 +261,14 @@ def presence_items(
 ) -> list[Item]:       # which objects, and is there ...?
     "Questions about present and absent objects of the labelled photos."
     labelled = [item for item in items if item.kind == "caption" and item.objects]
-    company, made = _company(labelled), []
+    pairs = cooccurrence([{"objects": dict.fromkeys(item.objects, 1)} for item in labelled])
+    made = []
     for i, item in enumerate(labelled):
         image = images_of(item.messages)[0]
         ask = partial(Item, photo=item.photo, objects=item.objects)
         names = join_names(sorted(item.objects))
         made.append(ask(image_messages(image, OBJECTS_PROMPT), [names], kind="objects"))
-        for group, name in _probes(item.objects, company, n, np.random.default_rng((seed, i))):
+        for group, name in _probes(item.objects, pairs, n, np.random.default_rng((seed, i))):
             messages = image_messages(image, presence_question(name))
             answer = "yes" if group == "present" else "no"
             made.append(ask(messages, [answer], kind="presence", group=group))

@@ -12,9 +12,12 @@ import numpy as np
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from fastcore.basics import chunked
 from pathlib import Path
 from tqdm.auto import tqdm
-from .items import ABLATIONS, KINDS, Item, ablate, images_of, text_only
+from mmllm.evaluation.items import (
+    ABLATIONS, KINDS, Item, ablate, derangement, images_of, text_only,
+)
 from .metrics import EmbeddingSpace, EvaluationError, check_pairs
 from .report import Report, score_items
 from .scores import Score, caption_scores
@@ -87,7 +90,7 @@ def _batches(items, todo, size):
     groups = {}
     for i in todo: groups.setdefault(items[i].kind, []).append(i)
     for group in groups.values():
-        yield from (group[start:start + size] for start in range(0, len(group), size))
+        yield from chunked(group, size)
 
 def ask_in_batches(
     reply: Callable,   # list of conversations -> list of texts
@@ -113,19 +116,15 @@ def nearest_captions(
     "Captions of training photos: of the nearest one, and the one that is nearest to all of them."
     captions, vectors = [photo.captions[0] for photo in photos], np.asarray(vectors)
     constant = captions[int((np.asarray(space.embed(captions)) @ vectors.T).mean(1).argmax())]
-    def nearest(item): return captions[int((vectors @ space.stack([item.photo])[0]).argmax())]
+    def nearest(item):
+        "The caption of the training photo that is nearest to the item's."
+        return captions[int((vectors @ space.stack([item.photo])[0]).argmax())]
     return {
         "nearest photo": [nearest(i) if i.kind == "caption" else None for i in items],
         "constant": [constant if i.kind == "caption" else None for i in items],
     }
 
 # %% ../../nbs/09_evaluation/04_run.ipynb #3d9966e7
-def _ring(texts, seed):
-    "The same texts, each in the place of another one."
-    order = np.random.default_rng(seed).permutation(len(texts))
-    moved = dict(zip(order.tolist(), np.roll(order, 1).tolist()))
-    return [texts[moved[i]] for i in range(len(texts))]
-
 def human_scores(
     items: list[Item],            # those of kind `caption` with two references or more count
     seed: int = 0,                # random seed of the bootstrap
@@ -136,7 +135,7 @@ def human_scores(
     if len(asked) < 2: return []
     fair = [replace(item, references=item.references[1:]) for item in asked]
     first = [item.references[0] for item in asked]
-    exchanged = _ring(first, seed)
+    exchanged = [first[i] for i in derangement(len(first), seed)]
     own = caption_scores(fair, first, "one person", seed, space)
     return own + caption_scores(fair, exchanged, "person, other photo", seed, space)
 

@@ -9,6 +9,7 @@ __all__ = ['SPEECH', 'spoken_text', 'reword', 'spoken_conditions', 'spoken_score
 # %% ../../nbs/09_evaluation/05_spoken.ipynb #94f0a438
 import numpy as np
 from dataclasses import replace
+from fastcore.basics import chunked
 from tqdm.auto import tqdm
 from ..audio.encoder import AudioEncoder
 from ..data.conversations import QUESTION_SUFFIX
@@ -150,9 +151,9 @@ def ask_aloud(
     "The brief replies to questions in every form."
     replies = {}
     for way, items in tqdm(ways.items(), "asking aloud", disable=not progress):
-        talks, replies[way] = [item.messages for item in items], []
-        for start in range(0, len(talks), batch_size):
-            replies[way] += model.reply(talks[start:start + batch_size], max_new_tokens=16)
+        replies[way] = []
+        for batch in chunked([item.messages for item in items], batch_size):
+            replies[way] += model.reply(batch, max_new_tokens=16)
     return replies
 
 # %% ../../nbs/09_evaluation/05_spoken.ipynb #ac8b0983

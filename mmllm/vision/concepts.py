@@ -79,6 +79,7 @@ def recognise(self:HubClip,
     concepts = self._weigh_concepts(patches, near)
     return Recognition(patches, names[:, 0], names[:, 1:], concepts)
 
+# %% ../../nbs/03_vision/03_concepts.ipynb #recog006
 @patch
 @torch.no_grad()
 def recognise(self:LiteClip,
@@ -107,10 +108,12 @@ CONCEPT_WORDS = { # concept -> what people write when it is there; others go by 
 
 # %% ../../nbs/03_vision/03_concepts.ipynb #05282892
 def _object_labels(counts):
+    "A label for each class of COCO, by the boxes."
     if not counts: return [-1.] * len(CLASS_NAMES)
     return [float(bool(counts.get(name))) for name in CLASS_NAMES]
 
 def _word_labels(text):
+    "A label for each place and sort of people, by the words."
     names = CONCEPTS[len(CLASS_NAMES):]
     if not text.strip(): return [-1.] * len(names)
     patterns = [CONCEPT_WORDS.get(name, f"{name}s?") for name in names]

@@ -61,6 +61,19 @@ def check_features(self:DualEncoder,
         raise VisionError("features hold NaN or infinity: encode the image again")
     return features.float()
 
+# %% ../../nbs/03_vision/00_encoder.ipynb #00f4c802
+@patch
+def top_names(self:DualEncoder,
+    features: torch.Tensor, # (B, P, D)
+    k: int = 5,             # how many names
+) -> list:                  # for each image a list of (name, probability)
+    "The `k` likeliest names of each image."
+    found = self.name_logits(features).softmax(-1).topk(min(k, len(self.names)))
+    return [
+        [(self.names[i], probability) for probability, i in zip(*row, strict=True)]
+        for row in zip(found.values.tolist(), found.indices.tolist(), strict=True)
+    ]
+
 # %% ../../nbs/03_vision/00_encoder.ipynb #be548f88
 CONCEPTS = (*CLASS_NAMES, *PLACES, "man", "woman", "boy", "girl", "child", "baby", "crowd")
 
@@ -112,11 +125,10 @@ def trainable_state_dict(self:DualEncoder) -> dict: # {key: tensor}
 
 @patch
 def load_trainable_state_dict(self:DualEncoder,
-    state: dict, # what `trainable_state_dict` gave, today or under the old names
+    state: dict, # what `trainable_state_dict` gave
 ):
     "Take heads and LoRA over; raises `VisionError` if they are of another encoder."
     own = self.trainable_state_dict()
-    state = {HEADS_RENAMED.get(key, key): tensor for key, tensor in state.items()}
     fits = own.keys() == state.keys() and all(own[key].shape == state[key].shape for key in own)
     if not fits:
         raise VisionError("these heads belong to another encoder: train them again for this one")

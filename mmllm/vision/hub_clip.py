@@ -6,7 +6,6 @@
 __all__ = ['CLIP_LORA', 'HubClip', 'load_vision']
 
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #66a9e372
-import json
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -15,7 +14,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 from ..data.coco128 import CLASS_NAMES
 from .encoder import ClipHeads, DualEncoder, VisionError
 from .lite_clip import LiteClip
-from ..weights.fetch import fetch
+from ..weights.fetch import fetch, model_type
 
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #3d283524
 class HubClip(DualEncoder):
@@ -150,7 +149,7 @@ def load_vision(
     if (folder/"image").is_dir():
         encoder = LiteClip(folder)
     else:
-        family = json.loads((folder/"config.json").read_text()).get("model_type")
+        family = model_type(folder)
         if family != "clip":
             advice = "choose a clip one, such as openai/clip-vit-large-patch14-336"
             raise VisionError(f"{name!r} is a {family} model: {advice}")

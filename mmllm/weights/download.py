@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WeightsError', 'HashMismatch', 'Unreachable', 'ForeignFiles', 'Package', 'check_sha256', 'download_package',
-           'unpack_members', 'atomic_folder', 'foreign_files', 'check_replaceable', 'remove_folder', 'recover_folder',
-           'replaced_folder', 'build_folder', 'conversion_report']
+           'unpack_members', 'atomic_folder', 'atomic_file', 'foreign_files', 'check_replaceable', 'remove_folder',
+           'recover_folder', 'replaced_folder', 'build_folder', 'conversion_report']
 
 # %% ../../nbs/01_weights/00_download.ipynb #a4cc485d
 import fnmatch, hashlib, inspect, json, os, shutil, subprocess, sys, tarfile, time, zipfile
@@ -218,6 +218,20 @@ def atomic_folder(
         yield part
         for path in [*part.rglob("*"), part]: _flush_to_disk(path)
         part.rename(target)
+
+# %% ../../nbs/01_weights/00_download.ipynb #005fc918
+@contextmanager
+def atomic_file(
+    path, # of a file, which may exist
+):        # yields the path to write to, in the same folder
+    "A file that takes its place when the block ends well; what was there before stays when not."
+    path = Path(path)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield beside
+        _flush_to_disk(beside)
+        os.replace(beside, path)
+    finally: beside.unlink(missing_ok=True)
 
 # %% ../../nbs/01_weights/00_download.ipynb #0d9b62b1
 def _matches(parts, pattern):

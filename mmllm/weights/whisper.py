@@ -28,16 +28,19 @@ class _BinaryReader:
     def __init__(self, data): self.data, self.position = data, 0
 
     def number(self, kind):
+        "The next number, of a kind as `struct` names it."
         (value,) = struct.unpack_from("<" + kind, self.data, self.position)
         self.position += struct.calcsize(kind)
         return value
 
     def string(self):
+        "The next string: its length, its bytes, a zero."
         length = self.number("H")
         start, self.position = self.position, self.position + length
         return bytes(self.data[start:self.position - 1]).decode()
 
     def array(self):
+        "The next array: its shape, its number format, its bytes."
         shape = [self.number("I") for _ in range(self.number("B"))]
         dtype = np.dtype(_CTRANSLATE2_DTYPES[self.number("B")])
         size = self.number("I")
