@@ -7,7 +7,6 @@ __all__ = ['ConversationDataset', 'AlignStage', 'self_distillation_targets', 'Tu
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #75bf2d8f
 import re
-import torch
 from dataclasses import dataclass, replace
 from functools import partial
 from fastcore.basics import chunked, patch

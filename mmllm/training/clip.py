@@ -6,7 +6,6 @@
 __all__ = ['contrastive_loss', 'concept_loss', 'calibrate', 'ContrastiveDataset', 'captions_of', 'ClipStage']
 
 # %% ../../nbs/08_training/01_clip.ipynb #b6a47792
-import numpy as np
 import torch
 import torch.nn.functional as F
 from dataclasses import dataclass
