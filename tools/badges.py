@@ -3,19 +3,7 @@
 The badge is a cell of its own below the title, because nbdev turns the whole title cell into the head of a page.
 """
 import json
-from configparser import ConfigParser
-from notebooks import NBS, ROOT, load, paths
-
-def settings():
-    parser = ConfigParser(delimiters=["="], interpolation=None)
-    parser.read(ROOT/"settings.ini", encoding="utf-8")
-    return parser["DEFAULT"]
-
-def resolved():
-    "The settings with %(name)s filled in."
-    parser = ConfigParser(delimiters=["="])
-    parser.read(ROOT/"settings.ini", encoding="utf-8")
-    return dict(parser["DEFAULT"])
+from notebooks import NBS, load, paths, settings
 
 def badge(path):
     "The line that opens this notebook on Colab."

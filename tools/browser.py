@@ -8,10 +8,9 @@ Without Chromium it says so, and that is no failure: nobody can install a browse
 """
 import argparse, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, traceback, urllib.request
 from pathlib import Path
+from notebooks import BIN, NBS, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
-DEMO = ROOT/"nbs"/"tutorials"/"chat_demo.ipynb"
+DEMO = NBS/"tutorials"/"chat_demo.ipynb"
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
          "--disable-sync --use-fake-ui-for-media-stream --use-fake-device-for-media-stream").split()
 WAIT = 90_000 # ms; a busy machine is slow, and that is no fault of the chat

@@ -2,10 +2,10 @@
 
     python tools/card.py
 """
-from pathlib import Path
 from mmllm.evaluation import shipped_figures, shipped_tables
+from notebooks import ROOT
 
-CARD = Path(__file__).resolve().parent.parent/"data"/"lite"/"README.md"
+CARD = ROOT/"data"/"lite"/"README.md"
 START, END = "<!-- figures: python tools/card.py -->", "<!-- end of figures -->"
 
 def figures_in_words():

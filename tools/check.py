@@ -8,8 +8,7 @@
 import argparse, os, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
 import checks
-from checks import BIN
-from notebooks import ROOT, paths
+from notebooks import BIN, ROOT, paths
 
 MINUTES = 15                                      # before a notebook counts as hung
 OFFLINE = ["00_core", "01_weights/04_fetch", "index"] # run once more without a network

@@ -1,10 +1,11 @@
 """What can be checked without running a notebook. Each check yields one sentence per fault: where, what, what to do."""
-import ast, filecmp, functools, io, os, re, shutil, subprocess, sys, tempfile, tokenize
+import ast, filecmp, functools, io, os, re, shutil, subprocess, tempfile, tokenize
 from pathlib import Path
 import badges, export, readme, style
-from notebooks import DIRECTIVE, NBS, ROOT, code_cells, load, module, number, paths, source, split, where
+from notebooks import (
+    BIN, DIRECTIVE, NBS, ROOT, code_cells, load, module, number, parsed, paths, settings, source, split, tracked, where,
+)
 
-BIN = Path(sys.executable).parent
 PACKAGE = ROOT/"mmllm"
 
 def scratch():
@@ -23,6 +24,7 @@ def nbdev(command, folder):
 # --- notebooks
 
 def outputs_are_clean():
+    "Notebooks are saved as nbdev_clean leaves them, so that a run changes what it computes and nothing else."
     with scratch() as folder:
         nbdev("nbdev_clean", folder)
         for p in paths():
@@ -30,20 +32,20 @@ def outputs_are_clean():
                 yield f"{p.relative_to(ROOT)} holds metadata or counters that change with every run: run nbdev_clean"
 
 def notebooks_are_small():
+    "A notebook stays under 1 MB, so that a clone stays quick and GitHub shows the page."
     for p in paths():
         size = p.stat().st_size
         if size >= 1_000_000: yield f"{p.relative_to(ROOT)} has {size/1e6:.1f} MB: make its pictures smaller, it must stay under 1 MB"
 
 def must_run(cell):
     "Whether a run leaves a mark in this cell for sure: a plain `print` at its top level."
-    directives, code = split(source(cell))
+    directives, _ = split(source(cell))
     if directives.get("eval") == "false" or directives.get("output") == "false": return False
-    try: body = ast.parse("\n".join(code)).body
-    except SyntaxError: return False # magics
-    calls = [o.value for o in body if isinstance(o, ast.Expr) and isinstance(o.value, ast.Call)]
+    calls = [o.value for o in parsed(cell).body if isinstance(o, ast.Expr) and isinstance(o.value, ast.Call)]
     return any(getattr(o.func, "id", "") == "print" for o in calls)
 
 def cells_have_run():
+    "A notebook was run before it was saved: what prints has an output."
     for p in paths():
         cells = code_cells(load(p))
         if cells and not any(c["outputs"] for _, c in cells):
@@ -53,6 +55,7 @@ def cells_have_run():
                 if must_run(c) and not c["outputs"]: yield f"{where(p, i, c)} prints but has no output: run the notebook and save it"
 
 def no_error_is_saved():
+    "No page shows a stack trace."
     for p in paths():
         for i, c in code_cells(load(p)):
             for o in c["outputs"]:
@@ -63,7 +66,8 @@ KNOWN = set("""default_exp export exporti exports hide hide_line eval echo outpu
     layout-nrow layout classes""".split())
 
 def directives_are_read():
-    known = KNOWN | set(badges.settings()["tst_flags"].split())
+    "nbdev knows every directive and finds it: one that it misses drops a cell without a word."
+    known = KNOWN | set(settings()["tst_flags"].split())
     for p in paths():
         for i, c in code_cells(load(p)):
             directives, code = split(source(c))
@@ -74,17 +78,20 @@ def directives_are_read():
                     yield f"{where(p, i, c)}: nbdev does not read {line.strip()!r}: directives start with #| and open the cell"
 
 def notebooks_are_named_after_modules():
+    "A numbered page exports the module that is called as it is; a page without a number exports none."
     for p in paths():
         names = [d["default_exp"] for _, c in code_cells(load(p)) for d in [split(source(c))[0]] if "default_exp" in d]
         wanted = [module(p)] if number(p) is not None else []
         if names != wanted: yield f"{p.relative_to(ROOT)} exports {names or 'nothing'} and should export {wanted or 'nothing'}: correct its default_exp"
 
 def badges_are_there():
+    "Every notebook has its Colab badge and the cell that installs mmllm there."
     for p in paths():
         notebook = load(p)
         if badges.with_badge(notebook, p) != notebook: yield f"{p.relative_to(ROOT)} lacks its Colab badge: run python tools/badges.py"
 
 def sidebar_lists_every_page():
+    "The site's table of contents has every page, and no page that is gone."
     text = (NBS/"sidebar.yml").read_text(encoding="utf-8")
     listed, there = re.findall(r"[\w/-]+\.ipynb", text), [p.relative_to(NBS).as_posix() for p in paths()]
     for o in sorted(set(there) - set(listed)): yield f"nbs/sidebar.yml does not list {o}: add it where a reader should meet it"
@@ -102,6 +109,7 @@ def exported():
     return folder
 
 def export_is_in_step():
+    "The modules are what nbdev makes of the notebooks."
     fresh, ours = modules(Path(exported().name)/"mmllm"), modules()
     for name, p in fresh.items():
         if name.endswith("__init__.py"): continue # see inits_are_in_step
@@ -109,6 +117,7 @@ def export_is_in_step():
         elif not filecmp.cmp(p, ours[name], shallow=False): yield f"mmllm/{name} differs from its notebook: run nbdev_export"
 
 def no_module_is_stale():
+    "No module is left of a notebook that is gone."
     made = modules(Path(exported().name)/"mmllm").keys() | export.inits().keys()
     for name in modules().keys() - made - {n.removeprefix("mmllm/") for n in made}:
         yield f"mmllm/{name} comes from no notebook: delete it"
@@ -124,10 +133,6 @@ def ours(tree, inside=()):
         else: continue
         yield from ((o.lineno, n.split(".", 1)[1]) for n in names if n.startswith("mmllm."))
 
-def parsed(code):
-    try: return ast.parse(code)
-    except SyntaxError: return ast.parse("") # a cell with a magic
-
 def order():
     "{dotted module: its place in the order of reading}; a whole room stands where its last page does."
     found = {module(p): number(p) for p in paths() if number(p) is not None}
@@ -136,6 +141,7 @@ def order():
     return found
 
 def imports_point_down():
+    "A page imports from pages before it only, in its module and in its examples."
     places = order()
     def place(name): return places.get(name, places.get(name.rsplit(".", 1)[0], (-1,)))
     for name, p in modules().items():
@@ -146,15 +152,17 @@ def imports_point_down():
                 yield f"mmllm/{name}, line {line} imports {other}, which does not come before it: move the code or the import"
     for p in (p for p in paths() if number(p) is not None):
         for i, c in code_cells(load(p)):
-            for _, other in ours(parsed(source(c))):
+            for _, other in ours(parsed(c)):
                 if place(other) > number(p): yield f"{where(p, i, c)} imports {other}, which comes later: move it there"
 
 def inits_are_in_step():
+    "Each room's `__init__.py` offers what its pages export."
     for name, text in export.inits().items():
         if not (ROOT/name).is_file() or (ROOT/name).read_text(encoding="utf-8") != text:
             yield f"{name} differs from its pages: run python tools/export.py"
 
 def pages_keep_to_the_style():
+    "Pages are as short and as well shown as tools/style.py asks for."
     yield from style.faults()
     figures = style.figures()
     for name, limit in style.LIMITS.items():
@@ -162,13 +170,23 @@ def pages_keep_to_the_style():
     if figures["shown"] < style.SHOWN:
         yield f"{figures['shown']:.0%} of the public cells are followed by an example, {style.SHOWN:.0%} are asked for"
 
-def ruff_is_content():
-    command = [BIN/"ruff", "check", "--output-format=concise", "--quiet", NBS, ROOT/"tools", ROOT/"setup.py"]
+def ruff(*arguments):
+    "What `ruff check` finds, a line for each fault; raises with what it said when it fails."
+    command = [BIN/"ruff", "check", "--output-format=concise", "--quiet", *arguments]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     if done.returncode > 1: raise RuntimeError(done.stderr)
     yield from done.stdout.splitlines()
 
+def ruff_is_content():
+    "Notebooks and tools keep ruff's rules (ruff.toml)."
+    yield from ruff(NBS, ROOT/"tools", ROOT/"setup.py")
+
+def modules_use_what_they_import():
+    "An import that only a page's examples need belongs into a hidden cell; what `__all__` names counts as used."
+    yield from ruff("--select", "F401", PACKAGE)
+
 def progress_bars_are_not_saved():
+    "No output is a dead progress bar, a warning or a leftover."
     dead = re.compile(r"\d+%\|[█▏▎▍▌▋▊▉ #]*\||Warning:|^'\d+'$", re.M)
     for p in paths():
         for i, c in code_cells(load(p)):
@@ -177,6 +195,7 @@ def progress_bars_are_not_saved():
                 if dead.search(text): yield f"{where(p, i, c)} shows a progress bar, a warning or a bare number in quotes: run it again without"
 
 def nothing_is_star_imported():
+    "Modules name what they import."
     for name, p in modules().items():
         for o in ast.walk(ast.parse(p.read_text(encoding="utf-8"))):
             if isinstance(o, ast.ImportFrom) and o.names[0].name == "*": yield f"mmllm/{name}, line {o.lineno} imports *: name what it needs"
@@ -219,6 +238,7 @@ def public(tree):
                         if isinstance(o, kinds) and (o.name[0] != "_" or o.name == "__init__"))
 
 def everything_is_documented():
+    "Modules, public classes and functions say what they are for, and parameters what they are."
     for file, p in modules().items():
         if Path(file).name.startswith("_"): continue
         text = p.read_text(encoding="utf-8")
@@ -229,6 +249,7 @@ def everything_is_documented():
 # --- everything
 
 def readme_is_in_step():
+    "README.md is what nbs/index.ipynb makes."
     fresh = readme.render()
     there = {"README.md"} | {p.relative_to(ROOT).as_posix() for p in (ROOT/readme.FILES).rglob("*") if p.is_file()}
     for name in sorted(fresh.keys() | there):
@@ -237,6 +258,7 @@ def readme_is_in_step():
         elif not path.exists() or path.read_bytes() != fresh[name]: yield f"{name} differs from nbs/index.ipynb: run make readme"
 
 def card_is_in_step():
+    "The model card shows the figures of data/lite/figures.json."
     import card # it imports mmllm, which takes seconds
     text = card.CARD.read_text(encoding="utf-8")
     try:
@@ -246,13 +268,8 @@ def card_is_in_step():
 PRIVATE = re.compile(r"(?<![\w.~-])/(?:work|root)/[\w.]|/tmp/[x]\b|/opt/(?:wheels|pypi)\b|/home/(?!user/|you/)[a-z]\w*/"
                      r"|https?://[^\s\"']+/simple\b|https?://[^\s\"']+/packages/[0-9a-f]{2}/|file:///\w") # paths; package indexes
 
-def tracked():
-    "The files that git has or would take."
-    done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode: raise RuntimeError(f"git cannot list the files: {done.stderr.strip()}")
-    return [ROOT/o for o in sorted(set(done.stdout.split("\0"))) if o and (ROOT/o).is_file()]
-
 def no_machine_is_named():
+    "No file names a path or a package index of the machine that it was written on."
     for p in tracked():
         try: lines = p.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError: continue
@@ -262,4 +279,4 @@ def no_machine_is_named():
 
 ALL = [outputs_are_clean, notebooks_are_small, cells_have_run, no_error_is_saved, directives_are_read,
        notebooks_are_named_after_modules, badges_are_there, sidebar_lists_every_page, export_is_in_step, inits_are_in_step, no_module_is_stale,
-       imports_point_down, nothing_is_star_imported, everything_is_documented, pages_keep_to_the_style, ruff_is_content, progress_bars_are_not_saved, readme_is_in_step, card_is_in_step, no_machine_is_named]
+       imports_point_down, nothing_is_star_imported, everything_is_documented, pages_keep_to_the_style, ruff_is_content, modules_use_what_they_import, progress_bars_are_not_saved, readme_is_in_step, card_is_in_step, no_machine_is_named]

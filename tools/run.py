@@ -2,13 +2,11 @@
 
     python tools/run.py nbs/02_data/00_media.ipynb nbs/index.ipynb
 """
-import argparse, subprocess, sys
+import argparse, subprocess
 from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
-from notebooks import ROOT, split
-
-BIN = Path(sys.executable).parent
+from notebooks import BIN, ROOT, split
 
 class Client(NotebookClient):
     "A client that leaves out the cells that nbdev leaves out."

@@ -6,6 +6,7 @@
 import json, shutil, sys
 from pathlib import Path
 from safetensors.torch import load_file, save_file
+from notebooks import ROOT
 
 LIMIT = 24 * 2**20 # bytes of safetensors in all
 
@@ -32,6 +33,6 @@ def figures(evaluation, target):
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3): sys.exit(__doc__)
-    target = Path(__file__).parent.parent/"data"/"lite"
+    target = ROOT/"data"/"lite"
     ship(sys.argv[1], target)
     if len(sys.argv) == 3: figures(sys.argv[2], target)

@@ -4,7 +4,7 @@
     python tools/style.py 02_data 07      only pages whose path has one of these words
 """
 import ast, re, statistics, sys
-from notebooks import ROOT, code_cells, load, paths, source, split, where
+from notebooks import ROOT, code_cells, load, parsed, paths, source, split, where
 
 COLUMNS, CELL, PAGE, FUNCTION = 100, 30, 350, 40 # at most
 LIMITS = {"body p90": 500, "cell median": 12}    # of all pages together
@@ -14,11 +14,6 @@ FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
 FRONT_END = re.compile(r"</?(div|span|table|style|script|html|body)\b|\bfunction\s*\w*\(|=>\s*{|{[^{}]*:[^{}]*;")
 
 def is_exported(cell): return bool(EXPORT & split(source(cell))[0].keys())
-
-def parsed(cell):
-    "The tree of a code cell; an empty one where it holds a magic."
-    try: return ast.parse("\n".join(split(source(cell))[1]))
-    except SyntaxError: return ast.parse("")
 
 def long_strings(tree):
     "Lines inside strings that stretch over several lines."
@@ -60,7 +55,6 @@ def faults(words=()):
             exported += len(lines)
             if len(lines) > CELL and public(tree): yield f"{here} has {len(lines)} lines: one idea a cell, at most {CELL}"
             for node in functions(tree):
-                if not isinstance(node, FUNCTIONS): continue
                 size = len(body_of(node, lines).splitlines())
                 if size > FUNCTION: yield f"{here}: {node.name} has {size} lines, at most {FUNCTION}: give its parts names"
             for node in ast.walk(tree):

@@ -5,8 +5,8 @@
 import os, subprocess, sys, tempfile, venv, zipfile
 from pathlib import Path
 import sysconfig
+from notebooks import NBS, ROOT, tracked
 
-ROOT = Path(__file__).resolve().parent.parent
 WANTED = ["mmllm/chat/static/chat.js", "mmllm/chat/static/chat.css", "mmllm/evaluation/static/report.html",
           "mmllm/files/lite/config.json", "mmllm/files/lite/adapter/adapter_model.safetensors", "mmllm/files/coco128_annotations.jsonl"]
 OPEN = """
@@ -26,11 +26,11 @@ print(read_config("lite").language, "and the chat open from the wheel")
 def build(folder):
     "The wheel of this checkout, made from a copy, so that nothing is left in it."
     copy = folder/"source"
-    files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in filter(None, files.stdout.split("\0")):
-        if name.startswith("nbs/") or not (ROOT/name).is_file(): continue
-        (copy/name).parent.mkdir(parents=True, exist_ok=True)
-        (copy/name).write_bytes((ROOT/name).read_bytes())
+    for path in tracked():
+        if path.is_relative_to(NBS): continue
+        target = copy/path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, copy]
     subprocess.run([str(o) for o in command], check=True)
     return next(folder.glob("mmllm-*.whl"))

@@ -7,16 +7,15 @@ __all__ = ['ConversationDataset', 'AlignStage', 'self_distillation_targets', 'Tu
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #75bf2d8f
 import re
-import torch
 from dataclasses import dataclass, replace
 from functools import partial
-from fastcore.basics import patch
+from fastcore.basics import chunked, patch
 from torch import Tensor
 from ..data.conversations import cooccurrence, draw_dialogues, make_record, text_prompts
+from ..data.datasets import PlannedDataset, epoch_order
 from ..language import encode_text
 from ..model.processor import IMAGE
-from .trainer import PlannedDataset, Stage, epoch_order
-from .clip import image_features
+from .trainer import Stage, image_features
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #ae8c672b
 class ConversationDataset(PlannedDataset):
@@ -27,28 +26,32 @@ class ConversationDataset(PlannedDataset):
         seed: int = 0,     # seed of the order and of every draw
         texts: list = (),  # records without a picture, for `stage.text`
     ):
-        self.stage, self.texts, plan = stage, texts, []
+        self.stage, self.texts = stage, texts
         self.cooccurrence = self.count(records)
         order = [records[i] for i in epoch_order(len(records), stage.epochs, seed)]
-        for k, at in enumerate(range(0, len(order), stage.batch_size)):
-            group = order[at:at + stage.batch_size]
-            plan += [partial(self.draw, record) for record in group] + self.extras(k)
+        plan = []
+        for k, group in enumerate(chunked(order, stage.batch_size)):
+            plan += [partial(self.draw, record) for record in group]
+            plan += self.extras(k)
         super().__init__(plan, stage.batch_size + len(self.extras(0)), seed, 1000)
 
-    def count(self,
-        records: list, # records to learn from
-    ):                 # (80, 80) array
-        "Which classes are seen together, for questions about what is absent."
-        return cooccurrence(records)
+# %% ../../nbs/08_training/02_align_tune.ipynb #3ad91c58
+@patch
+def count(self:ConversationDataset,
+    records: list, # records to learn from
+):                 # (80, 80) array
+    "Which classes are seen together, for questions about what is absent."
+    return cooccurrence(records)
 
-    def draw(self,
-        record: dict, # record
-        rng,          # numpy `Generator`
-    ) -> list:        # records about the same picture
-        "Dialogues about one record."
-        stage = self.stage
-        return draw_dialogues(record, rng, stage.questions, stage.pairs, stage.label_questions,
-                              self.cooccurrence)
+@patch
+def draw(self:ConversationDataset,
+    record: dict, # record
+    rng,          # numpy `Generator`
+) -> list:        # records about the same picture
+    "Dialogues about one record."
+    stage = self.stage
+    return draw_dialogues(record, rng, stage.questions, stage.pairs, stage.label_questions,
+                          self.cooccurrence)
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #157136b5
 @patch
@@ -105,24 +108,34 @@ def micro_batches(self:AlignStage,
 ) -> list:       # (share of the loss, part of the batch)
     "Rows of the batch, at most `max_positions` positions at a time."
     count, length = batch["input_ids"].shape
-    rows = max(1, self.max_positions // length)
-    if rows >= count or "audio_features" in batch: return [(1., batch)]
+    size = max(1, self.max_positions // length) # rows in a part
+    if size >= count or "audio_features" in batch: return [(1., batch)]
     total, parts = batch["label_counts"].sum(), []
-    for at in range(0, count, rows):
-        part = _rows_of(batch, slice(at, at + rows), model.processor.image_tokens)
+    for start in range(0, count, size):
+        part = _rows_of(batch, slice(start, start + size), model.processor.image_tokens)
         parts.append(((part["label_counts"].sum() / total).item(), part))
     return parts
 
+# %% ../../nbs/08_training/02_align_tune.ipynb #c2a6e90d
 def _rows_of(batch, rows, image_tokens):
     "Some rows of a batch, with the pictures that they show."
-    images = (batch["media_mask"] == IMAGE).sum(1) // image_tokens
-    first = int(images[:rows.start].sum())
-    shown = slice(first, first + int(images[rows].sum()))
-    media = ("pixel_values", "image_features")
-    part = {name: value[shown if name in media else rows] for name, value in batch.items()}
-    return part if shown.stop > shown.start else {k: v for k, v in part.items() if k not in media}
+    in_row = (batch["media_mask"] == IMAGE).sum(1) // image_tokens
+    first = int(in_row[:rows.start].sum())
+    pictures = slice(first, first + int(in_row[rows].sum()))
+    part = {}
+    for name, value in batch.items():
+        if name not in ("pixel_values", "image_features"): part[name] = value[rows]
+        elif pictures.stop > pictures.start: part[name] = value[pictures]
+    return part
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #8090f175
+@patch
+def texts(self:AlignStage,
+    model, # `MMModel`
+) -> list: # records without a picture
+    "What stands beside every batch in training; nothing unless the stage has `text`."
+    return self_distillation_targets(model, text_prompts()) if self.text else []
+
 @patch
 def dataset(self:AlignStage,
     model,          # `MMModel`
@@ -135,8 +148,7 @@ def dataset(self:AlignStage,
     if not training:
         stage = replace(self, epochs=1, questions=5, pairs=2, text=0)
         return ConversationDataset(records, stage, seed)
-    texts = self_distillation_targets(model, text_prompts()) if self.text else []
-    return ConversationDataset(records, self, seed, texts)
+    return ConversationDataset(records, self, seed, self.texts(model))
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #1636c6a0
 def self_distillation_targets(
@@ -149,8 +161,8 @@ def self_distillation_targets(
     asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
     replies = []
     with model.language.disable_adapter():
-        for i in range(0, len(asked), batch_size):
-            replies += model.reply(asked[i:i + batch_size], max_new_tokens=max_new_tokens)
+        for some in chunked(asked, batch_size):
+            replies += model.reply(some, max_new_tokens=max_new_tokens)
     whole = [_whole_sentences(model, text, max_new_tokens) for text in replies]
     return [make_record([*messages, {"role": "assistant", "content": text}])
             for messages, text in zip(asked, whole) if text.strip()]

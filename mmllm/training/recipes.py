@@ -9,12 +9,11 @@ __all__ = ['STAGE_ORDER', 'ALL_STAGES', 'SMALL_DATA_STAGES', 'stage_names', 'coc
 # %% ../../nbs/08_training/06_recipes.ipynb #434f6a76
 import ctypes, gc, json, sys, time
 from pathlib import Path
-from ..core import get_preset
+from ..core import check_seed, get_preset
 from ..weights.download import check_replaceable, remove_folder
-from ..data.coco128 import coco128, load_features, train_photos
+from ..data.coco128 import train_photos
 from ..data.conversations import photo_record
-from ..vision.features import FeatureCache
-from ..vision.lite_clip import LiteClip
+from ..vision.features import FeatureCache, coco128_photos
 from ..model.model import MMModel
 from .trainer import TrainingError, get_stage, run_folders, train
 from mmllm.training.small_data import (
@@ -52,15 +51,9 @@ def coco128_stage(
 def coco128_records(
     model,     # `MMModel`; its processor gets a cache of features
 ) -> list:     # records of the 100 training photos
-    "Training data; raises `TrainingError` if the encoder needs photos that cannot be had."
-    lite = isinstance(model.vision, LiteClip)
-    photos = coco128(download=not lite)
-    if not lite and photos[0].path is None:
-        raise TrainingError("this preset needs the photos of COCO128, and they cannot be had: "
-                            "point MMLLM_DATA at the folder that holds coco128")
-    model.processor.features = FeatureCache(model.vision)
-    if lite: model.processor.features.update(load_features())
-    return [photo_record(photo) for photo in train_photos(photos)]
+    "Training data; raises `DataError` if the encoder needs photos that cannot be had."
+    cache = model.processor.features = FeatureCache(model.vision)
+    return [photo_record(photo) for photo in train_photos(coco128_photos(cache))]
 
 # %% ../../nbs/08_training/06_recipes.ipynb #c3e3d2a8
 def is_done(
@@ -119,7 +112,8 @@ def train_on_coco128(
     restart: bool = False,     # forget earlier bundles and checkpoints?
     tensorboard: bool = False, # keep logs for TensorBoard?
 ) -> Path:                     # the last bundle
-    "Run stages on COCO128; raises `TrainingError`, `ForeignFiles`, `WeightsError`, `PresetError`."
+    "Run stages on COCO128; raises an `MMError`, where it can before anything is computed."
+    check_seed(seed)
     names, preset = stage_names(stages), get_preset(preset)
     out = Path(out or f"runs/{preset.name}")
     for folder, owned in _later(out, names[0]): check_replaceable(folder, owned)

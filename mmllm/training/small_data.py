@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from dataclasses import dataclass, replace
 from functools import partial
-from fastcore.basics import patch
+from fastcore.basics import chunked, patch
 from torch import Tensor
 from ..data.augment import augment
 from ..data.conversations import Scene, cooccurrence, draw_dialogues, load_scenes, scene_record
 from ..data.media import load_image
-from ..vision.features import encode_images
+from ..vision.features import encode_images, photos_at_hand
 from ..vision.lite_clip import LITE_SIZE, LiteClip
-from .clip import ClipStage, ContrastiveDataset, image_features
+from .trainer import image_features
+from .clip import ClipStage, ContrastiveDataset
 from .align_tune import AlignStage, ConversationDataset, TuneStage
 from mmllm.training.synthetic import (
     SceneSynthesizer, learn_context, prototype_dialogues, synthesize_prototype,
@@ -32,7 +33,7 @@ def add_views(
     n: int = 4,    # views of each
 ) -> list:         # the same records, with `views`: (n, P, D) where the photos are at hand
     "What the encoder says of other parts of each photo, in other light."
-    if any(getattr(r["images"][0], "path", "") is None for r in records): return records
+    if not photos_at_hand(records): return records
     views = []
     for i, record in enumerate(records):
         image = load_image(record["images"][0])
@@ -54,10 +55,9 @@ class SyntheticContrastiveDataset(ContrastiveDataset):
         super().__init__(records, stage.epochs, stage.batch_size, seed)
         self.stage, self.encoder, self.background = stage, encoder, background
         if not stage.prototypes: return
-        plan, size = self.plan, self.batch_size
-        groups = [plan[at:at + size] for at in range(0, len(plan), size)]
+        groups = chunked(self.plan, self.batch_size)
         self.plan = [draw for group in groups for draw in [*group, self.draw_prototypes]]
-        self.batch_size = size + 1
+        self.batch_size += 1
 
 # %% ../../nbs/08_training/05_small_data.ipynb #70a1d6d7
 @patch
@@ -222,10 +222,9 @@ class SyntheticConversations:
         training: bool, # all epochs, or one validation, without anything imagined?
     ) -> ConversationDataset:
         "Dialogues of a run, with what is imagined."
-        plain = super().dataset(model, records, seed, training)
-        if not training: return plain
+        if not training: return super().dataset(model, records, seed, training)
         synthesizer = SceneSynthesizer(model.vision, records, image_features(model, records))
-        return SyntheticConversationDataset(records, self, seed, plain.texts, synthesizer,
+        return SyntheticConversationDataset(records, self, seed, self.texts(model), synthesizer,
                                             load_scenes())
 
 # %% ../../nbs/08_training/05_small_data.ipynb #4c1defdf

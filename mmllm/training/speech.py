@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from dataclasses import dataclass
 from functools import partial
-from fastcore.basics import patch
+from fastcore.basics import chunked, patch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from ..data.conversations import QUESTION_SUFFIX, load_scenes, make_record
+from ..data.conversations import QUESTION_SUFFIX, load_scenes, make_record, message_text
+from ..data.datasets import PlannedDataset, epoch_order
 from ..data.speech import photo_sentences, random_utterances, speak
 from ..audio.whisper import encode_mel, log_mel
 from ..language import encode_text
 from ..model.processor import EncodedAudio
 from ..model.model import autocast
-from .trainer import PlannedDataset, Stage, TrainingError, epoch_order
+from .trainer import Stage, TrainingError
 
 # %% ../../nbs/08_training/03_speech.ipynb #e37cceff
 def spec_augment(
@@ -111,16 +112,11 @@ def dataset(self:TranscriptionStage,
     seed = seed if training else seed + 1
     if records[0].get("audios"):
         waves = [record["audios"][0] for record in records]
-        texts = [_answer(record) for record in records]
+        texts = [message_text(record["messages"][-1]) for record in records]
     else:
         texts = photo_sentences(records)
         waves = speak(random_utterances(texts, seed))
     return TranscriptionDataset(waves, texts, self.epochs if training else 1, seed)
-
-def _answer(record):
-    "The text of the last turn."
-    content = record["messages"][-1]["content"]
-    return content if isinstance(content, str) else content[-1]["text"]
 
 # %% ../../nbs/08_training/03_speech.ipynb #b959c80c
 @patch
@@ -175,9 +171,8 @@ def encode_sentences(
     "What Whisper's encoder makes of sentences that eSpeak NG reads."
     waves = speak(random_utterances(texts, seed))
     order = sorted(range(len(waves)), key=lambda i: len(waves[i])) # neighbours of one length
-    batches = [order[at:at + batch_size] for at in range(0, len(order), batch_size)]
     states = [None] * len(texts)
-    for batch in tqdm(batches, "listening"):
+    for batch in tqdm(list(chunked(order, batch_size)), "listening"):
         for i, made in zip(batch, model.audio_encoder.encode([waves[i] for i in batch])):
             states[i] = made.half().cpu()
     return states

@@ -7,18 +7,31 @@ __all__ = ['IMAGENET_NAMES_OF', 'synthesize_prototype', 'prototype_dialogues', '
            'fit_context', 'learn_context']
 
 # %% ../../nbs/08_training/04_synthetic.ipynb #8002bca7
+import json
 import numpy as np
 import torch
 import torch.nn.functional as F
 from collections import defaultdict
-from fastcore.basics import patch
+from fastcore.basics import chunked, patch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from ..data.coco128 import CLASS_NAMES
+from ..data.coco128 import CLASS_NAMES, data_file
 from ..data.conversations import QUESTION_SUFFIX, Scene, image_messages, make_record
 from ..vision.concepts import concept_labels
 from ..vision.encoder import ClipHeads
 from ..vision.lite_clip import LiteClip
+
+# %% ../../nbs/08_training/04_synthetic.ipynb #7f4ea1b0
+_BACKGROUND, _NOISE = .8, .3 # of the mean features, and of their spread
+
+def _strength(shape, rng):
+    "How strongly a name shows at each place."
+    return torch.from_numpy(rng.uniform(6, 18, (*shape, 1))).float()
+
+def _noisy(features, std, rng):
+    "Features as an encoder might give them: with noise, and never below zero."
+    noise = torch.from_numpy(rng.normal(size=tuple(features.shape))).float()
+    return (features + noise * std * _NOISE).clamp(min=0)
 
 # %% ../../nbs/08_training/04_synthetic.ipynb #2f01257b
 def synthesize_prototype(
@@ -29,9 +42,8 @@ def synthesize_prototype(
 ) -> Tensor:            # (P, D)
     "Noisy features of a picture in which the named thing is everywhere."
     row = F.normalize(encoder.image.classifier.weight[index].detach().cpu(), dim=0)
-    strength = torch.from_numpy(rng.uniform(6, 18, (len(background), 1))).float()
-    noise = torch.from_numpy(rng.normal(size=tuple(background.shape))).float()
-    return (background * 0.8 + strength * row + noise * background.std() * 0.3).clamp(min=0)
+    picture = background * _BACKGROUND + _strength(background.shape[:1], rng) * row
+    return _noisy(picture, background.std(), rng)
 
 # %% ../../nbs/08_training/04_synthetic.ipynb #ae64d8ea
 def prototype_dialogues(
@@ -48,80 +60,9 @@ def prototype_dialogues(
         records.append(make_record(image_messages(features, question, encoder.names[index])))
     return records
 
-# %% ../../nbs/08_training/04_synthetic.ipynb #51668734
-_LOOKALIKES = """
-bicycle: bicycle-built-for-two, mountain bike, unicycle
-car: sports car, convertible, minivan, cab, beach wagon, jeep, limousine
-motorcycle: moped, motor scooter
-airplane: airliner, warplane
-bus: school bus, trolleybus, minibus
-train: bullet train, electric locomotive, steam locomotive, passenger car, freight car
-truck: trailer truck, tow truck, moving van, garbage truck, pickup, fire engine
-boat: speedboat, canoe, schooner, catamaran, lifeboat, gondola
-traffic light: traffic light
-stop sign: street sign
-parking meter: parking meter
-bench: park bench
-bird: robin, goldfinch, house finch, American egret, pelican, drake, goose, magpie, bald eagle
-cat: tabby, tiger cat, Persian cat, Siamese cat, Egyptian cat
-dog: golden retriever, Labrador retriever, beagle, German shepherd, pug, Border collie, \
-Yorkshire terrier, boxer
-horse: sorrel, horse cart
-sheep: ram, bighorn
-cow: ox
-elephant: African elephant, Indian elephant, tusker
-bear: brown bear, American black bear, ice bear
-zebra: zebra
-backpack: backpack
-umbrella: umbrella
-handbag: purse, mailbag
-tie: Windsor tie, bow tie
-skis: ski
-sports ball: soccer ball, tennis ball, volleyball, baseball
-kite: parachute
-tennis racket: racket
-bottle: water bottle, wine bottle, beer bottle, pop bottle
-wine glass: goblet, red wine
-cup: cup, coffee mug, espresso
-knife: cleaver, letter opener
-spoon: wooden spoon, ladle
-bowl: soup bowl, mixing bowl
-banana: banana
-apple: Granny Smith
-sandwich: cheeseburger, burrito
-orange: orange, lemon
-broccoli: broccoli, cauliflower
-hot dog: hotdog
-pizza: pizza
-donut: bagel
-cake: trifle, ice cream
-chair: folding chair, rocking chair, barber chair
-couch: studio couch
-potted plant: pot
-bed: four-poster, quilt
-dining table: dining table
-toilet: toilet seat
-tv: television, screen, monitor
-laptop: laptop, notebook
-mouse: mouse
-remote: remote control
-keyboard: computer keyboard, typewriter keyboard
-cell phone: cellular telephone, hand-held computer
-microwave: microwave
-oven: stove, rotisserie
-toaster: toaster
-sink: washbasin
-refrigerator: refrigerator
-book: book jacket, bookcase, bookshop
-clock: wall clock, analog clock, digital clock
-vase: vase
-teddy bear: teddy
-hair drier: hand blower
-"""
-
 # %% ../../nbs/08_training/04_synthetic.ipynb #14679fbb
-_pairs = [line.split(": ") for line in _LOOKALIKES.strip().splitlines()]
-IMAGENET_NAMES_OF = {name: alike.split(", ") for name, alike in _pairs} # COCO -> ImageNet
+_table = data_file("imagenet_lookalikes.json").read_text(encoding="utf-8")
+IMAGENET_NAMES_OF = json.loads(_table) # class of COCO -> names of ImageNet
 
 # %% ../../nbs/08_training/04_synthetic.ipynb #cfb89621
 def _places(x, y, w, h, side):
@@ -172,9 +113,9 @@ def object_features(self:SceneSynthesizer,
         piece = self.features[i].view(self.side, self.side, -1)[top:bottom, left:right]
         return piece.flip(1) if rng.random() < .5 else piece
     rows, columns = (int(n) for n in (rng.integers(3, 8, 2) if big else rng.integers(1, 4, 2)))
-    piece = (self.background * .8).expand(rows, columns, -1)
+    piece = (self.background * _BACKGROUND).expand(rows, columns, -1)
     if not alike: return piece # nothing is known of its looks
-    strength = torch.from_numpy(rng.uniform(6, 18, (rows, columns, 1))).float()
+    strength = _strength((rows, columns), rng)
     index = self.encoder.names.index(alike[rng.integers(len(alike))])
     return piece + strength * self.rows[index]
 
@@ -208,8 +149,7 @@ def __call__(self:SceneSynthesizer,
         rows, columns = piece.shape[:2]
         top, left = (int(rng.integers(0, self.side - size + 1)) for size in (rows, columns))
         picture[top:top + rows, left:left + columns] = piece
-    noise = torch.from_numpy(rng.normal(size=(self.side ** 2, len(self.background)))).float()
-    return (picture.flatten(0, 1) + noise * self.std * .3).clamp(min=0)
+    return _noisy(picture.flatten(0, 1), self.std, rng)
 
 # %% ../../nbs/08_training/04_synthetic.ipynb #ecf867c3
 @torch.no_grad()
@@ -224,7 +164,7 @@ def imagined_logits(
     encoder = synthesizer.encoder
     device = encoder.heads.concept_scale.device
     encoder.embed_texts([scene.captions[0] for scene in scenes]) # in batches; they are kept
-    groups = [scenes[i:i + batch_size] for i in range(0, len(scenes), batch_size)] * rounds
+    groups = list(chunked(scenes, batch_size)) * rounds
     logits = []
     for group in tqdm(groups, "imagining"):
         features = torch.stack([synthesizer(scene, rng) for scene in group])
