@@ -159,7 +159,8 @@ class PlannedPart:
 # %% ../nbs/00_core.ipynb #3025b91b
 def _is_in_hub_cache(name):
     from huggingface_hub import try_to_load_from_cache # slow to import, and seldom needed
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    try: return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError: return False # no Hub id: whoever fetches it says so
 
 def _planned_part(modality, name):
     if Path(name).expanduser().is_dir(): return PlannedPart(modality, name, "local folder", None)
