@@ -100,6 +100,7 @@ class ClipHeads(nn.Module):
 # %% ../../nbs/03_vision/00_encoder.ipynb #7d21e3db
 @patch
 def _correct_nothing(self:ClipHeads):
+    "Set all corrections to zero, and most concepts to absent."
     for layer in (self.image, self.text, self.concept_head, self.context):
         if layer is not None: nn.init.zeros_(layer.weight)
     nn.init.constant_(self.concept_head.bias, -2.) # most concepts are not there
