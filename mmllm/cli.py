@@ -164,7 +164,7 @@ def chat(
 def features(
     out: str = "data/coco128_features.safetensors",  # file to write
 ):
-    "Write COCO128's lite features that ship with the project. Raises `VisionError` without photos."
+    "Write COCO128's lite features that ship with the project. Raises `DataError` without photos."
     from mmllm.data import coco128
     from mmllm.vision import load_vision, make_features
     print(make_features(load_vision("lite-clip"), coco128(), Path(out)))

@@ -11,7 +11,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import MMError
 from mmllm.chat.turns import (
-    Attachment, ChatError, GenerationSettings, Turn, encodable, load_attachment, stats_line,
+    Attachment, ChatError, GenerationSettings, Turn, encodable, load_attachment,
 )
 from .remote import load_engine
 

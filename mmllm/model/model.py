@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from pathlib import Path
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from ..core import MMError, Plan, has_native_bfloat16, inference_dtype, pick_dtype, plan
+from ..core import MMError, Plan, has_native_bfloat16, pick_dtype, plan
 from ..weights.fetch import fetch
 from ..vision import CONCEPTS, load_vision
 from ..audio import AudioEncoder

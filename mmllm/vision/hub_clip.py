@@ -146,12 +146,10 @@ def load_vision(
 ) -> DualEncoder:         # frozen, in eval mode
     "Load a dual encoder; raises `VisionError` if it is none, `WeightsError` if it can't be had."
     folder = fetch(name, revision)
-    if (folder/"image").is_dir():
-        encoder = LiteClip(folder)
-    else:
-        family = model_type(folder)
-        if family != "clip":
-            advice = "choose a clip one, such as openai/clip-vit-large-patch14-336"
-            raise VisionError(f"{name!r} is a {family} model: {advice}")
-        encoder = HubClip(folder)
+    family = model_type(folder)
+    encoders = {"dual-encoder": LiteClip, "clip": HubClip}
+    if family not in encoders:
+        advice = "choose a clip one, such as openai/clip-vit-large-patch14-336"
+        raise VisionError(f"{name!r} is a {family} model: {advice}")
+    encoder = encoders[family](folder)
     return encoder.to(device, torch.float32).eval().requires_grad_(False)

@@ -19,7 +19,7 @@ from transformers import (
 )
 from ..core import cache_dir
 from ..weights.download import atomic_file
-from .encoder import CONCEPTS, ClipHeads, DualEncoder, VisionError
+from .encoder import CONCEPTS, ClipHeads, DualEncoder
 
 # %% ../../nbs/03_vision/01_lite_clip.ipynb #c385ee66
 LITE_SIZE = 320 # pixels along one side

@@ -52,23 +52,30 @@ def _check_model_folder(folder):
     for file in files: _check_header(file)
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #e08edaaf
+_HALVES = "image", "text" # folders of a dual encoder
+
+def _is_dual_encoder(folder): return all((folder/half).is_dir() for half in _HALVES)
+
 def check_model_folder(
     folder, # path of a transformers model, or of the two halves of a dual encoder
 ) -> Path:
     "Pass a folder that `from_pretrained` can open without pickles; raises `WeightsError`."
     folder = Path(folder).expanduser()
-    halves = [folder/"image", folder/"text"]
-    is_dual_encoder = all(half.is_dir() for half in halves)
-    for part in halves if is_dual_encoder else [folder]: _check_model_folder(part)
+    parts = [folder/half for half in _HALVES] if _is_dual_encoder(folder) else [folder]
+    for part in parts: _check_model_folder(part)
     return folder
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #0edb8ff1
 def model_type(
     folder: Path, # what `fetch` returned
-) -> str | None:
-    "What transformers calls this kind of model; None where the folder does not say."
-    config = folder/"config.json"
-    return json.loads(config.read_text()).get("model_type") if config.is_file() else None
+) -> str:         # `dual-encoder` for the two halves of one
+    "What transformers calls this kind of model; raises `WeightsError` if its config doesn't say."
+    if _is_dual_encoder(folder): return "dual-encoder"
+    family = json.loads((folder/"config.json").read_text()).get("model_type")
+    if not family:
+        raise WeightsError(f"the config.json in {folder} has no model_type: "
+                           "name the folder of a transformers model")
+    return family
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #5c29b8b8
 HUB_PATTERNS = ["model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
