@@ -65,7 +65,6 @@ def train(
 ):
     "Teach a model on COCO128's 100 training photos. Raises `TrainingError`, `ForeignFiles`."
     from mmllm.training import train_on_coco128
-    check_seed(seed)
     train_on_coco128(stage, preset, out, epochs, seed, restart, tensorboard)
 
 # %% ../nbs/13_cli.ipynb #6a2d7b6e
@@ -245,7 +244,7 @@ def _execute(command, options, debug):
         return _complain(error, 1)
     except KeyboardInterrupt:
         again = "; the same command, without --restart, goes on where it stopped"
-        return _complain(f"interrupted{again if command is train else ''}", 130)
+        return _complain(f"interrupted{again if command in (train, demo) else ''}", 130)
     except Exception as error: # not foreseen: still one line, and a way to see more
         if debug: raise
         text = " ".join(str(error).split())[:300]

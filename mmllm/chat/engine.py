@@ -246,6 +246,7 @@ class _Clock:
         self.on_event, self.times, self.started = on_event, [], time.perf_counter()
 
     def on_text(self, text):
+        "Note the time, and hand the text on."
         self.times.append(time.perf_counter())
         self.on_event("text", text)
 

@@ -119,7 +119,9 @@ class _Caller:
         except OSError:
             self.stopped = True  # the tab was closed
 
-    def send(self, kind, value): self.queue.put((kind, value))
+    def send(self, kind, value):
+        "Have it written; the caller does not wait for the other end."
+        self.queue.put((kind, value))
 
     def has_stopped(self):
         "Whether the other end said stop, or went away."

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from fastcore.basics import chunked, patch
 import torch
-from torch.utils.data import Dataset
 from transformers import (
     EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed,
 )
@@ -96,31 +95,11 @@ def finish(self:Stage,
     "Last touches, before the bundle is saved."
 
 # %% ../../nbs/08_training/00_trainer.ipynb #ad7ad631
-@patch
-def dataset(self:Stage,
-    model,          # `MMModel`
-    records: list,  # records, in the order in which they were given
-    seed: int,      # seed of the order and of every draw
-    training: bool, # examples of all epochs, or those of one validation?
-) -> Dataset:
-    "Every example of the run, in order."
-    raise NotImplementedError
-
-@patch
-def collate(self:Stage,
-    model,          # `MMModel`
-    examples: list, # examples of the dataset
-) -> dict:
-    "A batch of tensors."
-    raise NotImplementedError
-
-@patch
-def loss(self:Stage,
-    model,       # `MMModel`
-    batch: dict, # what `collate` made, on the model's device
-) -> torch.Tensor: # scalar
-    "How wrong the model is."
-    raise NotImplementedError
+def _check_stage(stage):
+    missing = [name for name in ("dataset", "collate", "loss") if not hasattr(stage, name)]
+    if missing:
+        advice = f"define it in {type(stage).__name__}"
+        raise TrainingError(f"{stage.name!r} has no {missing[0]}: {advice}")
 
 # %% ../../nbs/08_training/00_trainer.ipynb #0fe6f83f
 @patch
@@ -296,7 +275,9 @@ class _Run:
     progress: bool
 
     @property
-    def folder(self): return self.out/"checkpoints"/self.stage.name
+    def folder(self):
+        "Where its checkpoints go."
+        return self.out/"checkpoints"/self.stage.name
 
 # %% ../../nbs/08_training/00_trainer.ipynb #8a3c8086
 def _digest(records):
@@ -365,6 +346,7 @@ def _check_run(run, model, learn, validation, resume): # -> last checkpoint, or 
     if model.device.type == "mps":
         raise TrainingError("training needs an NVIDIA GPU or a CPU: load with device='cpu'")
     model.check_trainable()
+    _check_stage(run.stage)
     for folder, owned in run_folders(run.out, run.stage.name): check_replaceable(folder, owned)
     if not resume: remove_folder(run.folder, CHECKPOINT_FILES)
     return _last_checkpoint(run.folder, _about(run, model, learn, validation))
