@@ -171,7 +171,7 @@ def hears_the_microphone(new, url, shot, note):
     from mmllm.evaluation import word_error_rate
     talk = Talk(new()).open(url)
     talk.press("Record from the microphone")
-    time.sleep(7.5)
+    time.sleep(8.5)
     talk.press("Finish the recording")
     talk.until("() => document.querySelector('.mm-chip[data-ok]')")
     talk.ask("What was said?")
@@ -195,6 +195,7 @@ def hears_in_every_way(new, url, shot, note):
     shot(talk, "ways to hear")
 
 def changes_the_model(new, url, shot, note):
+    from playwright.sync_api import expect
     talk = Talk(new()).open(url)
     talk.ready()
     def choose(name):
@@ -206,7 +207,8 @@ def changes_the_model(new, url, shot, note):
     choose("nowhere")
     talk.until("() => document.querySelector('.mm-note').innerText.includes('no bundle in')")
     talk.ready()
-    assert "lite on" in talk.page.inner_text(".mm-head") and talk.page.get_by_label("Model", exact=True).input_value() == "lite"
+    talk.until("() => document.querySelector('.mm-head').innerText.includes('lite on')")
+    expect(talk.page.get_by_label("Model", exact=True)).to_have_value("lite") # the field follows a moment later
     choose("tiny")
     talk.until("() => document.querySelector('.mm-head').innerText.includes('has not learned')")
     shot(talk, "another model")
@@ -382,10 +384,10 @@ def run(browser, check, url, shots):
     return measured
 
 def spoken(sound, folder):
-    "The sound after a second of silence, as of a person who first looks whether the recording is on."
+    "The sound after two seconds of silence, as of a person who first looks whether the recording is on; a busy machine needs the second."
     import numpy as np, soundfile
     wave, rate = soundfile.read(sound)
-    soundfile.write(f"{folder}/spoken.wav", np.concatenate([np.zeros(rate), wave]), rate)
+    soundfile.write(f"{folder}/spoken.wav", np.concatenate([np.zeros(2 * rate), wave]), rate)
     return f"{folder}/spoken.wav"
 
 def lab(folder, port):
