@@ -163,8 +163,11 @@ def _attach_adapter(self:MMModel, file):
 @patch
 def _add_adapter(self:MMModel, file):
     state, config = read_state(file), self.config
+    if self.adapter_added:
+        raise BundleError("the weights of this model hold an adapter already: load the bundle anew")
     try: merge_adapter_weights(self.language, state, config.lora_r, config.lora_alpha)
     except LanguageError as e: raise BundleError(str(e)) from None
+    self.adapter_added = True
 
 @patch
 def _load_adapter(self:MMModel, file):
@@ -236,4 +239,5 @@ def merge_adapter(self:MMModel,
     "Merge the adapter for good; who trains or saves the model afterwards gets a `BundleError`."
     if not self.merged:
         self.language = merge_lora(self.language, dtype or inference_dtype(self.device.type))
+        self.adapter_added = True
     return self

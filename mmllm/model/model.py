@@ -112,6 +112,7 @@ class MMModel(PreTrainedModel):
         parts = _make_projectors(config, vision, table.float(), tokenizer)
         tokens = parts["grid"].side ** 2 + parts["names"].k + parts["concepts"].k
         self.vision, self.language = vision, language
+        self.adapter_added = False # to the language model's own weights
         self.projectors = parts.to(table.device)
         self.audio_encoder = AudioEncoder(config.audio, device, config.audio_lora_r,
                                           _revision(config, "audio"))
@@ -166,10 +167,11 @@ def _assemble(cls:MMModel, config, chosen:Plan, trainable=True, seed=0):
     language, tokenizer = load_language(config.language, chosen.device, chosen.dtype,
                                         chosen.four_bit, _revision(config, "language"))
     language.requires_grad_(False)
-    if trainable: config.trained_in_four_bit = chosen.four_bit
+    if trainable: config.trained_in_four_bit |= chosen.four_bit
+    if config.trained_in_four_bit and not chosen.four_bit:
+        round_to_nf4(language) # its adapter knows no other weights
     if trainable or chosen.four_bit: # four-bit weights cannot take an adapter in
         language = add_lora(language, config.lora_r, config.lora_alpha, seed=seed)
-    elif config.trained_in_four_bit: round_to_nf4(language) # its adapter knows no other
     torch.manual_seed(seed)
     return cls(config, vision, language, tokenizer, chosen.device).eval()
 
