@@ -12,7 +12,7 @@
 from .encoder import CONCEPTS, ClipHeads, DualEncoder, HEADS_RENAMED, VisionError
 from .lite_clip import LITE_SIZE, LiteClip, fold_norms, hash_weights
 from .hub_clip import CLIP_LORA, HubClip, load_vision
-from .concepts import CONCEPT_WORDS, Recognition, concept_labels
+from .concepts import CONCEPT_WORDS, Recognition, STOP_WORDS, caption_words, concept_labels
 from .features import (
     FeatureCache, check_photos, coco128_photos, encode_images, make_features, photos_at_hand,
 )
@@ -32,6 +32,8 @@ __all__ = [
     "load_vision",
     "CONCEPT_WORDS",
     "Recognition",
+    "STOP_WORDS",
+    "caption_words",
     "concept_labels",
     "FeatureCache",
     "check_photos",
