@@ -96,15 +96,18 @@ class NameProjector(nn.Module):
 class ConceptProjector(nn.Module):
     "Recognised concepts as tokens of the language model: the word, and how sure it is."
     def __init__(self,
-        embeddings: torch.Tensor, # (C, D) from `name_embeddings`: things first, then places, people
+        embeddings: torch.Tensor, # (C, D) from `name_embeddings`: things, places and people, words
         k: int = 8,               # how many things; half as many places and people beside them
         things: int = 80,         # how many of the concepts are things
+        others: int = 55,         # how many are places and people; what follows are words
+        word_k: int = 12,         # how many words
     ):
         super().__init__()
-        self.things = things
-        self.k_things = min(k, things)
-        self.k_others = min(k // 2, len(embeddings) - things)
-        self.k = self.k_things + self.k_others
+        others = min(others, len(embeddings) - things)
+        words = len(embeddings) - things - others
+        self.sizes = things, others, words # the concepts of each list
+        self.chosen = min(k, things), min(k // 2, others), min(word_k, words) # tokens of each
+        self.k = sum(self.chosen)
         self.register_buffer("embeddings", embeddings.float(), persistent=False)
         self.scale = nn.Parameter(torch.tensor(1.))
         direction = torch.randn(embeddings.shape[1]) * embeddings.float().std().item()
@@ -114,14 +117,16 @@ class ConceptProjector(nn.Module):
 @patch
 def forward(self:ConceptProjector,
     logits: torch.Tensor, # (B, C), each for itself
-) -> torch.Tensor:        # (B, k + k//2, D)
-    "The likeliest things, the likeliest first, and then the likeliest places and people."
-    probabilities = logits.sigmoid()
-    things = probabilities[:, :self.things].topk(self.k_things)
-    others = probabilities[:, self.things:].topk(self.k_others)
-    index = torch.cat([things.indices, others.indices + self.things], 1)
-    confidence = 2 * torch.cat([things.values, others.values], 1) - 1 # -1 surely not, 1 surely
-    words = self.scale * self.embeddings[index]
+) -> torch.Tensor:        # (B, k, D)
+    "The likeliest things, the likeliest first, then as many places and people, then words."
+    values, indices, start = [], [], 0
+    for part, k in zip(logits.sigmoid().split(self.sizes, 1), self.chosen, strict=True):
+        best = part.topk(k)
+        values.append(best.values)
+        indices.append(best.indices + start)
+        start += part.shape[1]
+    confidence = 2 * torch.cat(values, 1) - 1 # -1 surely not, 1 surely
+    words = self.scale * self.embeddings[torch.cat(indices, 1)]
     return words + confidence.unsqueeze(-1) * self.confidence_direction
 
 # %% ../nbs/06_projection.ipynb #89c4a648

