@@ -62,10 +62,12 @@ def train(
     seed: int = 0,         # of everything that is random
     restart: store_true = False,      # forget earlier bundles and checkpoints
     tensorboard: store_true = False,  # keep logs for TensorBoard in OUT/checkpoints
+    data: str = "coco128",  # coco128: its 100 training photos; coco6k: 5,000 of COCO
+    photos: str = None,     # folder of COCO's photos, for coco6k; $MMLLM_DATA/coco6k/images if not given
 ):
-    "Teach a model on COCO128's 100 training photos. Raises `TrainingError`, `ForeignFiles`."
-    from mmllm.training import train_on_coco128
-    train_on_coco128(stage, preset, out, epochs, seed, restart, tensorboard)
+    "Teach a model on photos of COCO. Raises `TrainingError`, `ForeignFiles`."
+    from mmllm.training import train_recipe
+    train_recipe(stage, preset, out, epochs, seed, restart, tensorboard, data, photos)
 
 # %% ../nbs/13_cli.ipynb #6a2d7b6e
 def evaluate(

@@ -36,7 +36,8 @@ class Stage:
     batch_size: int = 4                  # records in a batch
     gradient_accumulation_steps: int = 1 # batches in one step of the optimiser
     learning_rate: float = 1e-3          # highest rate of AdamW
-    patience: int = 3                    # epochs without a lower validation loss before it stops
+    evaluations: int = 1                 # validations, and checkpoints, in an epoch
+    patience: int = 3                    # validations without a lower loss before it stops
     name = ""                            # what users and folders call it
     trainable = ""                       # regular expression: the weights that learn
     labels = ()                          # entries that each batch must have
@@ -66,7 +67,8 @@ def get_stage(
     for name in changes.keys() - set(known):
         raise TrainingError(f"{stage.name!r} has no setting {name!r}: it has {', '.join(known)}")
     stage = replace(stage, **{name: v for name, v in changes.items() if v is not None})
-    for name in ("epochs", "batch_size", "gradient_accumulation_steps", "patience"):
+    for name in ("epochs", "batch_size", "gradient_accumulation_steps", "evaluations",
+                 "patience"):
         if getattr(stage, name) < 1: raise TrainingError(f"{name} is at least 1")
     return stage
 
@@ -229,6 +231,7 @@ def _arguments(run, train_set, validation_set, device): # -> TrainingArguments
     size, validation_size = (getattr(dataset, "batch_size", None) or stage.batch_size
                              for dataset in (train_set, validation_set))
     steps_in_epoch = -(-len(train_set) // (size * stage.gradient_accumulation_steps * stage.epochs))
+    steps = max(1, steps_in_epoch // stage.evaluations)
     arguments = TrainingArguments(
         output_dir=str(run.folder), seed=run.seed, num_train_epochs=1, max_grad_norm=1.,
         per_device_train_batch_size=size, per_device_eval_batch_size=validation_size,
@@ -236,8 +239,8 @@ def _arguments(run, train_set, validation_set, device): # -> TrainingArguments
         lr_scheduler_type=stage.lr_scheduler_type, warmup_steps=stage.warmup_steps,
         train_sampling_strategy="sequential", remove_unused_columns=False,
         label_names=list(stage.labels), prediction_loss_only=True,
-        eval_strategy="steps", eval_steps=steps_in_epoch,
-        save_strategy="steps", save_steps=steps_in_epoch,
+        eval_strategy="steps", eval_steps=steps,
+        save_strategy="steps", save_steps=steps,
         load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=False,
         restore_callback_states_from_checkpoint=True, logging_steps=1, disable_tqdm=True,
         report_to=["tensorboard"] if run.tensorboard else [],
