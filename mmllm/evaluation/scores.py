@@ -114,7 +114,10 @@ def _question_groups(items):
     "{metric: (N,) which questions count}"
     kinds = np.array([answer_kind(item.references[0]) for item in items])
     groups = {"accuracy": kinds != "", "accuracy, open": kinds != "yes/no"}
-    return groups | {f"accuracy, {kind}": kinds == kind for kind in ("yes/no", "number", "other")}
+    groups |= {f"accuracy, {kind}": kinds == kind for kind in ("yes/no", "number", "other")}
+    asked_by = np.array([item.group for item in items])
+    names = sorted({name for name in asked_by if name})
+    return groups | {f"accuracy, {name} questions": asked_by == name for name in names}
 
 def question_scores(
     items: list[Item],            # questions
@@ -123,7 +126,7 @@ def question_scores(
     seed: int = 0,                # random seed of the bootstrap
     space: EmbeddingSpace = None, # ignored
 ) -> list[Score]:
-    "Accuracy: of all questions, and of each kind that there is; raises `EvaluationError`."
+    "Accuracy: of all questions, and of each kind and group; raises `EvaluationError`."
     photos, groups = np.array([item.photo for item in items]), _question_groups(items)
     right = vqa_scores(replies, [item.references for item in items])
     return [

@@ -137,6 +137,11 @@ def texts(self:AlignStage,
     return self_distillation_targets(model, text_prompts()) if self.text else []
 
 @patch
+def for_validation(self:AlignStage):
+    "The stage with the questions that every validation asks, whatever it trains on."
+    return replace(self, epochs=1, questions=5, pairs=2, text=0)
+
+@patch
 def dataset(self:AlignStage,
     model,          # `MMModel`
     records: list,  # records
@@ -145,9 +150,7 @@ def dataset(self:AlignStage,
 ) -> ConversationDataset:
     "Dialogues of a run; every picture is encoded now, and a missing one raises a `MediaError`."
     image_features(model, records)
-    if not training:
-        stage = replace(self, epochs=1, questions=5, pairs=2, text=0)
-        return ConversationDataset(records, stage, seed)
+    if not training: return ConversationDataset(records, self.for_validation(), seed)
     return ConversationDataset(records, self, seed, self.texts(model))
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #1636c6a0

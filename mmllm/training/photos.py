@@ -6,7 +6,8 @@
 __all__ = ['PhotoClipStage', 'start_heads', 'ViewedDataset', 'draw_view', 'crop_states', 'named_classes', 'add_named_classes',
            'class_questions', 'PhotoConversationDataset', 'PhotoConversations', 'PhotoAlignStage', 'PhotoTuneStage']
 
-# %% ../../nbs/08_training/06_photos.ipynb #21bcbdf1
+# %% ../../nbs/08_training/06_photos.ipynb #bfaa48a3
+import numpy as np
 import torch
 import torch.nn.functional as F
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def crop_states(
     y, x = (min(round(size * share), size - part) for share in (top, left))
     return states[:, :, y:y + part, x:x + part]
 
-# %% ../../nbs/08_training/06_photos.ipynb #39a9967b
+# %% ../../nbs/08_training/06_photos.ipynb #9fc0d9b6
 @patch
 def dataset(self:PhotoClipStage,
     model,          # `MMModel`
@@ -130,8 +131,7 @@ def dataset(self:PhotoClipStage,
 ) -> ViewedDataset:
     "Pairs of a run; what the stem says of every photo is computed now."
     images = [record["images"][0] for record in records]
-    for cache in self.states if training else self.states[:1]:
-        for group in chunked(images, 256): cache(group, progress=True)
+    for cache in self.states if training else self.states[:1]: cache.fill(images)
     return ViewedDataset(records, self, seed, model.config.words, training)
 
 @patch
@@ -251,7 +251,7 @@ class PhotoConversationDataset(ConversationDataset):
         turns, image = class_questions(record, rng, self.stage.pairs), record["images"][0]
         return dialogues + [make_record(image_messages(image, *turn)) for turn in turns]
 
-# %% ../../nbs/08_training/06_photos.ipynb #2de78c3c
+# %% ../../nbs/08_training/06_photos.ipynb #f32f2f98
 @dataclass(kw_only=True)
 class PhotoConversations:
     "What a stage of conversations does when records are many and have no boxes."
@@ -263,15 +263,29 @@ class PhotoConversations:
         training: bool, # all epochs, or one validation?
     ) -> ConversationDataset:
         "Dialogues of a run; every picture is encoded now, and a missing one raises a `MediaError`."
-        images = [record["images"][0] for record in records]
-        for group in chunked(images, 256): model.processor.features(group, progress=True)
-        stage, texts = (self, self.texts(model)) if training else (self.once(), [])
-        return PhotoConversationDataset(add_named_classes(model, records), stage, seed, texts)
+        model.processor.features.fill([record["images"][0] for record in records])
+        records = add_named_classes(model, records)
+        if not training: return PhotoConversationDataset(records, self.for_validation(), seed)
+        return PhotoConversationDataset(records, self, seed, self.texts(model))
 
 @dataclass(kw_only=True)
 class PhotoAlignStage(PhotoConversations, AlignStage):
-    "`align` on many photos."
+    "`align` on some of many photos."
+    batch_size: int = 8
+    max_records: int = 600 # of the records: the projectors need few to begin with
+
+    def dataset(self, model, records, seed, training): # as above
+        "Dialogues of a run, about some of the records."
+        if training:
+            order = np.random.default_rng((seed, 4000)).permutation(len(records))
+            records = [records[i] for i in order[:self.max_records]]
+        return super().dataset(model, records, seed, training)
 
 @dataclass(kw_only=True)
 class PhotoTuneStage(PhotoConversations, TuneStage):
     "`tune` on many photos."
+    batch_size: int = 8
+    evaluations: int = 3
+    questions: int = 2
+    pairs: int = 1
+    adapter_learning_rate: float = 5e-4

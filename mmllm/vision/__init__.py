@@ -14,7 +14,8 @@ from .lite_clip import LITE_SIZE, LiteClip, fold_norms, hash_weights
 from .hub_clip import CLIP_LORA, HubClip, load_vision
 from .concepts import CONCEPT_WORDS, Recognition, STOP_WORDS, caption_words, concept_labels
 from .features import (
-    FeatureCache, check_photos, coco128_photos, encode_images, make_features, photos_at_hand,
+    FeatureCache, TensorFolder, check_photos, coco128_photos, encode_images, features_id,
+    make_features, photos_at_hand,
 )
 
 __all__ = [
@@ -36,9 +37,11 @@ __all__ = [
     "caption_words",
     "concept_labels",
     "FeatureCache",
+    "TensorFolder",
     "check_photos",
     "coco128_photos",
     "encode_images",
+    "features_id",
     "make_features",
     "photos_at_hand",
 ]
