@@ -177,7 +177,7 @@ as that this while up out into near next some two one three four five other anot
 being has have very each who which under around behind front top side through along across above
 beside between inside outside against onto about they them he she him or not no all both several
 many few lot bunch group together what when where you your we our was were can than just also like
-does do'''.split())
+does do photo picture image something'''.split())
 
 def _singular(word, photos):
     "The word that it is a form of, by how many photos use which."
