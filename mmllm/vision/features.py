@@ -90,7 +90,8 @@ def update(self:TensorFolder,
     "Write tensors as one file, whole or not at all; raises `VisionError` where it cannot."
     if not tensors: return
     file = self.path/f"{time.time_ns():020}-{uuid.uuid4().hex}.safetensors" # by age
-    own = {key: tensor.clone() for key, tensor in tensors.items()} # rows of a batch share memory
+    own = {key: tensor.clone(memory_format=torch.contiguous_format)
+           for key, tensor in tensors.items()} # rows of a batch share memory
     try:
         self.path.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as part: save_file(own, part)
