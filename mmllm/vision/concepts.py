@@ -176,11 +176,13 @@ def concept_labels(
 
 # %% ../../nbs/03_vision/03_concepts.ipynb #1c01cce8
 STOP_WORDS = frozenset('''a an the of on in at to and with is are it its his her their there by
-from for as that this while up out into near next some two one three four five other another over down off be
-being has have very each who which under around behind front top side through along across above
-beside between inside outside against onto about they them he she him or not no all both several
-many few lot bunch group together what when where you your we our was were can than just also like
-does do photo picture image something'''.split())
+from for as that this while up out into near next some two one three
+four five other another over down off be being has have very each who
+which under around behind front top side through along across above
+beside between inside outside against onto about they them he she him or
+not no all both several many few lot bunch group together what when
+where you your we our was were can than just also like does do photo
+picture image something'''.split())
 
 # %% ../../nbs/03_vision/03_concepts.ipynb #7072faf3
 def _singular(word, photos):
