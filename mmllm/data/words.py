@@ -55,6 +55,7 @@ def word_forms(
     if word.endswith("fe"): forms.add(word[:-2] + "ves")
     return forms
 
+# %% ../../nbs/02_data/08_words.ipynb #9718f433
 def words_of(
     text: str, # a caption, or several
 ) -> set:      # words in lower case

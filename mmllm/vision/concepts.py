@@ -129,6 +129,7 @@ def _object_labels(counts, text):
     if counts == {} or counts is None and not text: return [-1.] * len(CLASS_NAMES)
     return [float(name in there) for name in CLASS_NAMES]
 
+# %% ../../nbs/03_vision/03_concepts.ipynb #f45be0b0
 @lru_cache(1)
 def _concept_patterns():
     "What is looked for, for each place and sort of people."
@@ -142,6 +143,7 @@ def _place_labels(text):
     if not text: return [-1.] * len(patterns)
     return [float(bool(pattern.search(text))) for pattern in patterns]
 
+# %% ../../nbs/03_vision/03_concepts.ipynb #dcd10581
 def _word_labels(words, text):
     "A label for each further word, in any of its forms."
     if not text: return [-1.] * len(words)
@@ -159,6 +161,7 @@ def _labels_of(counts, captions, scene, words):
     objects = _object_labels(None if counts is None else dict(counts), written)
     return torch.tensor(objects + _place_labels(text) + _word_labels(words, written))
 
+# %% ../../nbs/03_vision/03_concepts.ipynb #5293c3a6
 def concept_labels(
     source,   # a record with `objects`, `captions`, `scene` or some; a `Photo` or a `Scene`
     words=(), # further words, as for `set_words`
@@ -172,19 +175,23 @@ def concept_labels(
     return _labels_of(counts, tuple(captions or ()), scene or "", tuple(words)).clone()
 
 # %% ../../nbs/03_vision/03_concepts.ipynb #1c01cce8
-STOP_WORDS = frozenset('''a an the of on in at to and with is are it its his her their there by from for
-as that this while up out into near next some two one three four five other another over down off be
-being has have very each who which under around behind front top side through along across above
-beside between inside outside against onto about they them he she him or not no all both several
-many few lot bunch group together what when where you your we our was were can than just also like
-does do photo picture image something'''.split())
+STOP_WORDS = frozenset('''a an the of on in at to and with is are it its his her their there by
+from for as that this while up out into near next some two one three
+four five other another over down off be being has have very each who
+which under around behind front top side through along across above
+beside between inside outside against onto about they them he she him or
+not no all both several many few lot bunch group together what when
+where you your we our was were can than just also like does do photo
+picture image something'''.split())
 
+# %% ../../nbs/03_vision/03_concepts.ipynb #7072faf3
 def _singular(word, photos):
     "The word that it is a form of, by how many photos use which."
     for one in singulars(word):
         if photos[one] * 20 > photos[word]: return one
     return word
 
+# %% ../../nbs/03_vision/03_concepts.ipynb #f08bc849
 def caption_words(
     records: list,       # records with captions; two with the same captions count once
     n: int = None,       # how many words at most; None: all that are frequent enough

@@ -121,6 +121,7 @@ def _check_words(words):
         if word in CONCEPTS: raise VisionError(f"{word!r} is a concept already: leave it out")
     if len(set(words)) < len(words): raise VisionError("a word is there twice: give each once")
 
+# %% ../../nbs/03_vision/00_encoder.ipynb #bb001758
 @patch
 def set_words(self:DualEncoder,
     words: list, # single words in lower case, beside `CONCEPTS`

@@ -35,6 +35,7 @@ def _fold(part, convolution, norm):
     setattr(part, convolution, fused)
     setattr(part, norm, nn.Identity())
 
+# %% ../../nbs/03_vision/01_lite_clip.ipynb #6ec2bbcc
 def fold_norms(
     network: EfficientNetModel, # in eval mode, squeeze-and-excite neutral
 ) -> EfficientNetModel:         # the same, changed
@@ -94,6 +95,7 @@ def stem(self:LiteClip,
     for block in blocks[:len(blocks) - self.own_blocks]: states = block(states)
     return states
 
+# %% ../../nbs/03_vision/01_lite_clip.ipynb #3ed230b2
 @patch
 def tail(self:LiteClip,
     states: torch.Tensor, # (B, C, h, w) from `stem`
@@ -104,6 +106,7 @@ def tail(self:LiteClip,
     states = encoder.top_activation(encoder.top_conv(states))
     return states.flatten(2).transpose(1, 2)
 
+# %% ../../nbs/03_vision/01_lite_clip.ipynb #f01d3b7a
 @patch
 def _blocks(self:LiteClip): return self.image.efficientnet.encoder.blocks
 
@@ -129,6 +132,7 @@ def _most_own_blocks(self:LiteClip):
     strides = [block.depthwise_conv.depthwise_conv.stride[0] for block in self._blocks()]
     return strides[::-1].index(2) + 1
 
+# %% ../../nbs/03_vision/01_lite_clip.ipynb #d846ab84
 @patch
 def add_own_blocks(self:LiteClip,
     n: int,    # the last blocks of the image encoder; 0: none, and no convolution

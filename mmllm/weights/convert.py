@@ -250,6 +250,7 @@ def lite_repeats(
     if n in LITE_REPEATS: return LITE_REPEATS[n]
     raise WeightsError(f"a checkpoint with {n} blocks is neither Lite0 nor Lite2: use one of those")
 
+# %% ../../nbs/01_weights/01_convert.ipynb #93517b50
 def lite_reference_logits(
     weights: dict, # the checkpoint, name -> tensor
     pixel_values,  # (B, 3, S, S), scaled; S a multiple of 32
@@ -293,6 +294,7 @@ _TRAINED = { # blocks in all -> what differs beside their number
              out_channels=[16, 24, 48, 88, 120, 208, 352]),
 }
 
+# %% ../../nbs/01_weights/01_convert.ipynb #70c9b76f
 def _lite_config(names, repeats):
     return EfficientNetConfig(
         width_coefficient=1., depth_coefficient=1., num_block_repeats=list(repeats),
@@ -300,6 +302,7 @@ def _lite_config(names, repeats):
         id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
         **_TRAINED[sum(repeats)])
 
+# %% ../../nbs/01_weights/01_convert.ipynb #3e238bfb
 @torch.inference_mode()
 def _difference_from_reference(model, checkpoint):
     size = model.config.image_size // 32 * 32 # an odd grid is padded in another way
