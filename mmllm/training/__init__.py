@@ -34,8 +34,8 @@ from .small_data import (
 )
 from .photos import (
     PhotoAlignStage, PhotoClipStage, PhotoConversationDataset, PhotoConversations, PhotoTuneStage,
-    ViewedDataset, add_named_classes, class_questions, crop_states, draw_view, named_classes,
-    start_heads,
+    REPEAT_PROMPTS, ViewedDataset, add_named_classes, class_questions, crop_states, draw_view,
+    named_classes, repeat_records, start_heads,
 )
 from .recipes import (
     ALL_STAGES, Coco128Recipe, Coco6kRecipe, PHOTO_STAGES, RECIPES, SMALL_DATA_STAGES, STAGE_ORDER,
@@ -96,12 +96,14 @@ __all__ = [
     "PhotoConversationDataset",
     "PhotoConversations",
     "PhotoTuneStage",
+    "REPEAT_PROMPTS",
     "ViewedDataset",
     "add_named_classes",
     "class_questions",
     "crop_states",
     "draw_view",
     "named_classes",
+    "repeat_records",
     "start_heads",
     "ALL_STAGES",
     "Coco128Recipe",
