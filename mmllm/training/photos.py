@@ -30,7 +30,7 @@ from .align_tune import AlignStage, ConversationDataset, TuneStage
 @dataclass(kw_only=True)
 class PhotoClipStage(ClipStage):
     "Contrastive fine-tuning of a `LiteClip`'s last blocks and heads, on photos without boxes."
-    epochs: int = 5
+    epochs: int = 3
     batch_size: int = 64
     patience: int = 2
     blocks_learning_rate: float = 3e-4 # rate of the image encoder's own blocks
