@@ -17,7 +17,7 @@ from ..data.coco_photos import coco_records
 from ..data.conversations import photo_record
 from ..vision.concepts import caption_words
 from ..vision.features import FeatureCache, check_photos, coco128_photos
-from ..model.model import MMModel
+from ..model.model import MMModel, autocast
 from .trainer import TrainingError, get_stage, run_folders, train
 from mmllm.training.small_data import (
     SyntheticAlignStage, SyntheticClipStage, SyntheticTuneStage, add_views,
@@ -117,8 +117,11 @@ class Coco6kRecipe:
         seed: int, # seed of the run
     ) -> tuple:    # records to learn from, records that say when to stop
         "Training data; raises `DataError` if the photos are not at hand."
+        def features(pixel_values):
+            "What the encoder says in half precision, which costs half the time."
+            with autocast(model.device): return model.vision.features(pixel_values)
         folder = cache_dir("features")
-        model.processor.features = FeatureCache(model.vision, batch_size=4, folder=folder)
+        model.processor.features = FeatureCache(model.vision, None, 4, folder, features)
         learn, validation = self.training_records(), coco_records(self.photos, "validation")
         if stage.name in ("align", "tune"): return learn, validation[::3]
         learn = [record for record in learn if record["captions"]]
