@@ -34,8 +34,8 @@ from .small_data import (
 )
 from .photos import (
     PhotoAlignStage, PhotoClipStage, PhotoConversationDataset, PhotoConversations, PhotoTuneStage,
-    REPEAT_PROMPTS, ViewedDataset, add_named_classes, class_questions, crop_states, draw_view,
-    named_classes, repeat_records, start_heads,
+    REPEAT_PROMPTS, ViewedDataset, add_named_classes, class_questions, crop_states, draw_records,
+    draw_view, named_classes, repeat_records, start_heads,
 )
 from .recipes import (
     ALL_STAGES, Coco128Recipe, Coco6kRecipe, PHOTO_STAGES, RECIPES, SMALL_DATA_STAGES, STAGE_ORDER,
@@ -101,6 +101,7 @@ __all__ = [
     "add_named_classes",
     "class_questions",
     "crop_states",
+    "draw_records",
     "draw_view",
     "named_classes",
     "repeat_records",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REPEAT_PROMPTS', 'PhotoClipStage', 'start_heads', 'ViewedDataset', 'draw_view', 'crop_states', 'named_classes',
-           'add_named_classes', 'class_questions', 'PhotoConversationDataset', 'PhotoConversations', 'PhotoAlignStage',
-           'repeat_records', 'PhotoTuneStage']
+           'add_named_classes', 'class_questions', 'PhotoConversationDataset', 'draw_records', 'PhotoConversations',
+           'PhotoAlignStage', 'repeat_records', 'PhotoTuneStage']
 
 # %% ../../nbs/08_training/06_photos.ipynb #bfaa48a3
 import numpy as np
@@ -254,9 +254,31 @@ class PhotoConversationDataset(ConversationDataset):
         return dialogues + [make_record(image_messages(image, *turn)) for turn in turns]
 
 # %% ../../nbs/08_training/06_photos.ipynb #f32f2f98
+def draw_records(
+    records: list, # records
+    n: int,        # how many at most; None: all
+    seed: int,     # seed of the choice
+) -> list:         # some of them
+    "Some records, those with the most captions before others, in random order."
+    order = np.random.default_rng((seed, 4000)).permutation(len(records)).tolist()
+    order.sort(key=lambda i: -len(records[i].get("captions") or ()))
+    return [records[i] for i in order[:n]]
+
 @dataclass(kw_only=True)
 class PhotoConversations:
     "What a stage of conversations does when records are many and have no boxes."
+    batch_size: int = 8
+    max_records: int = None # learn from so many of the records; None: from all
+
+    max_positions = 1400    # positions that learn at a time: more need more memory
+
+    def prepare(self,
+        model,         # `MMModel`
+        records: list, # records to learn from
+    ):
+        "On a CPU the plain way to compute attention is a tenth faster."
+        if model.device.type == "cpu":
+            model.language.get_base_model().set_attn_implementation("eager")
 
     def dataset(self,
         model,          # `MMModel`
@@ -265,6 +287,7 @@ class PhotoConversations:
         training: bool, # all epochs, or one validation?
     ) -> ConversationDataset:
         "Dialogues of a run; every picture is encoded now, and a missing one raises a `MediaError`."
+        if training: records = draw_records(records, self.max_records, seed)
         model.processor.features.fill([record["images"][0] for record in records])
         records = add_named_classes(model, records)
         if not training: return PhotoConversationDataset(records, self.for_validation(), seed)
@@ -272,16 +295,9 @@ class PhotoConversations:
 
 @dataclass(kw_only=True)
 class PhotoAlignStage(PhotoConversations, AlignStage):
-    "`align` on some of many photos."
-    batch_size: int = 8
-    max_records: int = 600 # of the records: the projectors need few to begin with
+    "`align` on some of many photos: the projectors need few to begin with."
+    max_records: int = 600
 
-    def dataset(self, model, records, seed, training): # as above
-        "Dialogues of a run, about some of the records."
-        if training:
-            order = np.random.default_rng((seed, 4000)).permutation(len(records))
-            records = [records[i] for i in order[:self.max_records]]
-        return super().dataset(model, records, seed, training)
 
 # %% ../../nbs/08_training/06_photos.ipynb #repeat02
 REPEAT_PROMPTS = ("Repeat what was said.", "What was said?", "What does the person say?",
@@ -303,7 +319,7 @@ def repeat_records(
 @dataclass(kw_only=True)
 class PhotoTuneStage(PhotoConversations, TuneStage):
     "`tune` on many photos."
-    batch_size: int = 8
+    max_records: int = 4000
     evaluations: int = 3
     questions: int = 2
     pairs: int = 1
