@@ -319,7 +319,7 @@ def repeat_records(
 @dataclass(kw_only=True)
 class PhotoTuneStage(PhotoConversations, TuneStage):
     "`tune` on many photos."
-    max_records: int = 4000
+    max_records: int = 3200
     evaluations: int = 3
     questions: int = 2
     pairs: int = 1
