@@ -15,7 +15,7 @@ from .processor import (
 )
 from .model import BundleError, FORMAT, MMConfig, MMModel, autocast, weights_hash
 from .bundle import (
-    BUNDLE_FILES, CONFIG_RENAMED, OLD_KEYS, SHIPPED, find_bundle, read_config, read_state,
+    BUNDLE, BUNDLE_FILES, CONFIG_RENAMED, OLD_KEYS, SHIPPED, find_bundle, read_config, read_state,
 )
 from .generate import PrefixCache, READ_ROWS, StopCondition, TextStreamer, common_prefix
 
@@ -41,6 +41,7 @@ __all__ = [
     "MMModel",
     "autocast",
     "weights_hash",
+    "BUNDLE",
     "BUNDLE_FILES",
     "CONFIG_RENAMED",
     "OLD_KEYS",

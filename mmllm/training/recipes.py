@@ -10,10 +10,11 @@ __all__ = ['STAGE_ORDER', 'ALL_STAGES', 'SMALL_DATA_STAGES', 'stage_names', 'coc
 import ctypes, gc, json, sys, time
 from pathlib import Path
 from ..core import check_seed, get_preset
-from ..weights.download import check_replaceable, remove_folder
+from ..files import check_replaceable, check_writable, recover_folder, remove_folder
 from ..data.coco128 import train_photos
 from ..data.conversations import photo_record
 from ..vision.features import FeatureCache, coco128_photos
+from ..model.bundle import BUNDLE
 from ..model.model import MMModel
 from .trainer import TrainingError, get_stage, run_folders, train
 from mmllm.training.small_data import (
@@ -56,15 +57,21 @@ def coco128_records(
     return [photo_record(photo) for photo in train_photos(coco128_photos(cache))]
 
 # %% ../../nbs/08_training/06_recipes.ipynb #c3e3d2a8
+def _read_training(note):
+    try: was = json.loads(note.read_text())
+    except (ValueError, RecursionError): was = None
+    if isinstance(was, dict): return was
+    raise TrainingError(f"{note} is damaged: add --restart, or choose another --out")
+
 def is_done(
     folder,        # bundle of a stage
     stage,         # `Stage` that was asked for
     seed: int,     # seed that was asked for
 ) -> bool:
     "Whether the bundle is what training would make; raises `TrainingError` if it is another."
-    note = Path(folder)/"training.json"
+    note = recover_folder(folder, BUNDLE)/"training.json"
     if not note.is_file(): return False
-    was = json.loads(note.read_text())
+    was = _read_training(note)
     if (was.get("stage"), was.get("seed")) == (stage.settings(), seed): return True
     raise TrainingError(f"{folder} was trained with other settings: add --restart, or choose "
                         "another --out")
@@ -79,18 +86,18 @@ def start_model(
     "What a stage starts from: a fresh model, or what the one before made; raises `TrainingError`."
     if name == STAGE_ORDER[0]: return MMModel.from_preset(preset, seed=seed)
     before = STAGE_ORDER[STAGE_ORDER.index(name) - 1]
-    if not (out/before/"config.json").is_file():
+    if not (recover_folder(out/before, BUNDLE)/"config.json").is_file():
         raise TrainingError(f"there is no {out/before}: run `mmllm train {before}` first")
     return MMModel.from_pretrained(out/before, trainable=True)
 
 # %% ../../nbs/08_training/06_recipes.ipynb #afa824cc
-def _later(out, name): # -> (folder, patterns) of a stage and all after it
+def _later(out, name): # -> (folder, `FolderKind`) of a stage and all after it
     return run_folders(out, *STAGE_ORDER[STAGE_ORDER.index(name):])
 
 def _run_stage(stage, preset, out, seed, restart, tensorboard): # -> history
     model = start_model(stage.name, preset, out, seed)
-    for folder, owned in _later(out, stage.name):
-        if folder != out/"checkpoints"/stage.name: remove_folder(folder, owned)
+    for folder, kind in _later(out, stage.name):
+        if folder != out/"checkpoints"/stage.name: remove_folder(folder, kind)
     records = coco128_records(model)
     if isinstance(stage, SyntheticClipStage): records = add_views(model, records, seed)
     return train(model, stage, records, out, seed=seed, resume=not restart,
@@ -115,11 +122,12 @@ def train_on_coco128(
     "Run stages on COCO128; raises an `MMError`, where it can before anything is computed."
     check_seed(seed)
     names, preset = stage_names(stages), get_preset(preset)
-    out = Path(out or f"runs/{preset.name}")
-    for folder, owned in _later(out, names[0]): check_replaceable(folder, owned)
-    for name in names:
-        own_epochs = epochs if name == "tune" or len(names) == 1 else None
-        stage = coco128_stage(name, preset, epochs=own_epochs)
+    out = check_writable(out or f"runs/{preset.name}", room_mb=10)
+    for folder, kind in _later(out, names[0]): check_replaceable(folder, kind)
+    has_epochs = {name: len(names) == 1 or name == "tune" for name in names}
+    chosen = [coco128_stage(name, preset, epochs=epochs if has_epochs[name] else None)
+              for name in names]
+    for name, stage in zip(names, chosen, strict=True):
         if not restart and is_done(out/name, stage, seed):
             print(f"{out/name} is there: not trained again")
             continue

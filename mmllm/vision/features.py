@@ -11,6 +11,7 @@ from collections import OrderedDict
 from fastcore.basics import patch
 from pathlib import Path
 from tqdm.auto import tqdm
+from ..files import check_writable
 from ..data.coco128 import coco128, load_features, save_features
 from ..data.media import DataError, image_key
 from .encoder import DualEncoder, VisionError
@@ -142,6 +143,7 @@ def make_features(
     path: Path,           # of the safetensors file to write
 ) -> Path:                # the same
     "Write the features of COCO128's photos; raises `DataError` if one has no file here."
+    path = check_writable(path, is_file=True, room_mb=20)
     features = encode_images(encoder, [photo.path for photo in check_photos(photos)])
     keyed = {photo.image.key: row for photo, row in zip(photos, features, strict=True)}
     save_features(keyed, path, _encoder_id(encoder))
