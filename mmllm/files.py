@@ -87,6 +87,9 @@ _LONGEST_NAME = 200 # bytes; file systems take 255, and what we write beside a n
 def _check_names(path):
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
         raise OSError(errno.ENAMETOOLONG, "")
+    if "\0" in str(path): raise ValueError("embedded null character")
+    is_circular = any(os.path.islink(place) for place in (path, *path.parents)) # once resolved
+    if is_circular: raise OSError(errno.ELOOP, "")
 
 def _check_place(path, is_file, room_mb):
     _check_names(path)

@@ -228,7 +228,7 @@ def _convert_and_note(convert, packages, source, target):
     seconds = round(time.perf_counter() - start, 1)
     hashes = {str(package): package.sha256 for package in packages}
     report = {"made from": hashes, "seconds": seconds, **figures}
-    _write_note(target, {**report, "files": _note_files(target)})
+    _write_note(target, {**report, "manifest": _note_files(target)})
 
 # %% ../../nbs/01_weights/00_download.ipynb #8473e3f2
 def _is_touched(path, noted):
@@ -250,11 +250,11 @@ def _opens(path):
     return True
 
 def _look_through(folder, note): # -> (damaged names, whether the note is to be renewed)
-    if "files" not in note:
+    if "manifest" not in note:
         paths = [path for path in folder.rglob("*") if path.is_file() and path.name != _NOTE]
         damaged = [path.name for path in paths if not _opens(path)]
         return damaged if paths else ["what it was made for"], True
-    noted = note["files"]
+    noted = note["manifest"]
     touched = [name for name in noted if _is_touched(folder/name, noted[name])]
     return [name for name in touched if _is_changed(folder/name, noted[name])], bool(touched)
 
@@ -275,7 +275,7 @@ def find_damage(
     if damaged: return f"{damaged[0]} is missing or damaged"
     if is_old:
         with suppress(OSError): # a cache that cannot be written is read all the same
-            _write_note(folder, {**note, "files": _note_files(folder)})
+            _write_note(folder, {**note, "manifest": _note_files(folder)})
     return ""
 
 # %% ../../nbs/01_weights/00_download.ipynb #273b7631
@@ -288,7 +288,7 @@ def _make_way(folder):
     "Remove what is left of a folder, or rename it if it holds files that were not noted; say so."
     if not folder.is_dir(): return
     said = f"{folder.name} in the cache is made again, for {find_damage(folder)}"
-    noted = (_read_note(folder) or {}).get("files")
+    noted = (_read_note(folder) or {}).get("manifest")
     ours = (_NOTE, *noted) if isinstance(noted, dict) else (_NOTE,)
     if any(foreign_files(folder, ours)):
         kept = folder.rename(_kept_name(folder))
@@ -338,5 +338,6 @@ def build_folder(
 def conversion_report(
     folder, # what `build_folder` or `fetch` returned
 ) -> dict:  # packages and their hashes, seconds, figures of the proof
-    "What was noted when a packaged folder was made."
-    return json.loads((Path(folder)/"conversion.json").read_text())
+    "What was noted when a packaged folder was made, without the list of its files."
+    note = json.loads((Path(folder)/_NOTE).read_text())
+    return {key: value for key, value in note.items() if key != "manifest"}
