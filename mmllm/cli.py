@@ -14,6 +14,7 @@ from pathlib import Path
 from fastcore.script import Param, anno_parser, store_true
 
 from .core import MMError, PRESETS, check_seed, get_preset, plan as make_plan
+from .files import check_writable
 
 # %% ../nbs/13_cli.ipynb #5a8376fe
 class CommandError(MMError, ValueError):
@@ -40,10 +41,13 @@ def fetch(
                 nargs="?") = "auto",  # what to fetch
     revision: str = None,  # branch, tag or commit on the Hub
 ):
-    "Fetch and convert weights into the cache, once. Raises `WeightsError`, `PresetError`."
+    "Fetch and convert weights into the cache, once. Raises a `WeightsError` or `PathError`."
     from mmllm.weights import fetch as fetch_weights
     names = [name]
     if name in PRESETS or name == "auto":
+        if revision is not None:
+            raise CommandError(f"{name} is three models, and each has revisions of its own: "
+                               "name one of them with --revision")
         preset = get_preset(name)
         print(make_plan(preset))
         names = [preset.vision, preset.audio, preset.language]
@@ -168,7 +172,8 @@ def features(
     "Write COCO128's lite features that ship with the project. Raises `DataError` without photos."
     from mmllm.data import coco128
     from mmllm.vision import load_vision, make_features
-    print(make_features(load_vision("lite-clip"), coco128(), Path(out)))
+    out = check_writable(out, is_file=True, room_mb=20)
+    print(make_features(load_vision("lite-clip"), coco128(), out))
 
 # %% ../nbs/13_cli.ipynb #daef7c3a
 DEMO = (  # (photo of `fetch("photos")` or None, number of a LibriVox sentence or None, question)
@@ -204,6 +209,7 @@ def demo(
     from mmllm.evaluation import librivox_word_errors
     from mmllm.model import MMModel
     from mmllm.weights import fetch as fetch_weights
+    check_writable(out, room_mb=10)
     fetch("lite")
     print("\nTeaching it on the 100 training photos of COCO128")
     train("all", "lite", out, seed=seed)

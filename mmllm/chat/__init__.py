@@ -22,7 +22,7 @@ from .remote import (
     uses_remote_engine,
 )
 from .conversation import Chat, Reply, new_turn
-from .formats import CHAT_FILES, CHAT_FORMAT, escape_markdown, to_html, upgrade_format
+from .formats import CHAT_FILES, CHAT_FORMAT, CONVERSATION, escape_markdown, to_html, upgrade_format
 from .parts import (
     EXAMPLES, Example, SettingsPanel, UPLOAD_LIMIT, Uploads, describe_file, describe_turn,
     download_size, identify_upload, loading_text, preview,
@@ -58,6 +58,7 @@ __all__ = [
     "new_turn",
     "CHAT_FILES",
     "CHAT_FORMAT",
+    "CONVERSATION",
     "escape_markdown",
     "to_html",
     "upgrade_format",

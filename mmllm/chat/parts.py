@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from ipywidgets import Combobox, Dropdown, FloatSlider, IntSlider, Textarea, VBox
 from pathlib import Path
 from PIL import Image
-from ..core import MMError, PRESETS, cache_dir, plan
+from ..core import MMError, PRESETS, is_cached, plan
 from ..weights.fetch import fetch
 from ..data.media import AUDIO_FORMATS, IMAGE_FORMATS, MediaTooLarge, load_image, sniff
 from ..model.processor import AUDIO_MODES
@@ -89,7 +89,7 @@ class Example:
         package, _, rest = name.partition("/")
         if not name: return None
         if Path(name).is_file() or package not in ("photos", "librivox"): return Path(name)
-        if not wait and not cache_dir("weights", package).is_dir(): return None
+        if not wait and not is_cached(package): return None
         return fetch(package)/rest
 
 # %% ../../nbs/10_chat/05_parts.ipynb #a9128cb6

@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from ..core import cache_dir
-from ..weights.download import atomic_file
+from ..files import atomic_file
 from .media import DataError, StoredImage, shown_name, image_key
 from .photos import _INSIDE, download_photos, find_photos
 

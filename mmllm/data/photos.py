@@ -7,12 +7,11 @@ __all__ = ['same_photo', 'find_photos', 'download_photos']
 
 # %% ../../nbs/02_data/01_photos.ipynb #c81e728d
 import hashlib, tempfile, zipfile, zlib
-from filelock import FileLock
 from http.client import HTTPException
 from huggingface_hub import is_offline_mode
 from pathlib import Path
 from urllib.request import urlopen
-from ..weights.download import atomic_folder
+from ..files import atomic_folder, check_writable, explain_disk_errors, folder_lock
 from .media import DataError, MediaError, shown_name, load_image, perceptual_hash
 
 # %% ../../nbs/02_data/01_photos.ipynb #e4da3b7f
@@ -92,11 +91,9 @@ def download_photos(
     folder,   # folder to make
     manifest, # {photo name: what `same_photo` expects of it}
 ) -> Path:    # the folder
-    "Fetch, check and unpack photos, unless the folder has them; raises `DataError`."
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    with lock, tempfile.TemporaryFile() as file:
+    "Fetch, check and unpack photos, unless the folder has them; raises `DataError`, `PathError`."
+    folder = check_writable(folder, room_mb=20)
+    with folder_lock(folder), explain_disk_errors(folder), tempfile.TemporaryFile() as file:
         if find_photos(folder, manifest): return folder
         if folder.exists():
             raise DataError(f"{shown_name(folder.name)} is there and lacks photos: move it away")

@@ -15,6 +15,7 @@ from fastcore.basics import chunked
 from functools import lru_cache, partial
 from pathlib import Path
 from ..core import check_seed
+from ..files import check_writable
 from ..data.coco128 import Photo, data_file, train_photos, validation_photos
 from ..data.media import DataError
 from mmllm.evaluation.items import (
@@ -157,6 +158,10 @@ def _asked(model, items, photos, quick, name, weights, **options):
     return evaluate(partial(reply_briefly, model), asked, given=given, space=space, save=save,
                     model=weights, **options)
 
+def _check_out(name):
+    for ending in ("json", "html"): check_writable(f"{name}-report.{ending}", is_file=True)
+    return name
+
 def _saved(report, name, seed):
     "The report, once it is written as JSON and as a page."
     report.to_json(f"{name}-report.json")
@@ -176,15 +181,15 @@ def evaluate_bundle(
     speech: bool = False,         # spoken questions and word error rates too
     progress: bool = True,        # show bars?
 ) -> Report:
-    "Measure a bundle; raises `SeedError`, `EvaluationError`, `DataError` or `BundleError`."
+    "Measure a bundle; raises a `PathError`, `SeedError`, `EvaluationError` or `BundleError`."
     check_seed(seed)
     if batch_size < 1: raise EvaluationError("the batch size is at least 1")
+    name = _check_out(Path(out)/Path(captions or "validation").stem)
     items, weights = _given_items(images, captions, instances, speech), bundle_hash(folder)
     about = describe_bundle(folder, weights)
     model = load_for_evaluation(folder)
     photos = _photos_for(model, is_needed=items is None)
     items = items or build_items(validation_photos(photos))
-    name = Path(out)/Path(captions or "validation").stem
     report = _asked(
         model, items, photos, quick, name, weights, batch_size=batch_size, seed=seed,
         progress=progress, alone=before_tuning(folder))

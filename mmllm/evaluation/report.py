@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fastcore.basics import patch
 from jinja2 import Environment
 from pathlib import Path
-from ..weights.download import atomic_file
+from ..files import atomic_file
 from ..weights.fetch import aligned
 from ..data.media import MediaError, StoredImage, load_image
 from .items import Item, images_of

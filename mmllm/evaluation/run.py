@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fastcore.basics import chunked
-from pathlib import Path
 from tqdm.auto import tqdm
+from ..files import check_writable, explain_disk_errors
 from mmllm.evaluation.items import (
     ABLATIONS, KINDS, Item, ablate, derangement, images_of, text_only,
 )
@@ -47,8 +47,8 @@ def read_replies(
     path: str, # file of replies; made if there is none
     key: str,  # `items_hash` of what is asked
 ) -> dict[tuple[str, int], str]: # (condition, number of the item) -> reply
-    "The replies saved so far; raises `EvaluationError` if the file belongs to something else."
-    path = Path(path)
+    "The replies saved so far; raises `EvaluationError` if they belong to something else."
+    path = check_writable(path, is_file=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     whole, torn = _whole_lines(path, json.dumps({"items": key}).encode())
     try: lines = [json.loads(line) for line in whole.split(b"\n")[1:]]
@@ -180,6 +180,8 @@ def _ask_all(conditions, done, batch_size, log, progress):
                 _append(log, c.name, batch, texts)
                 bar.update(len(batch))
 
+def _opened(save): return nullcontext() if save is None else open(save, "a", encoding="utf-8")
+
 def _append(log, condition, numbers, texts):
     "Put replies into the file, where there is one."
     if log is None: return
@@ -201,11 +203,11 @@ def evaluate(
     given: dict = None,           # condition -> replies that need no asking
     space: EmbeddingSpace = None, # for CLIPScore and retrieval
 ) -> Report:
-    "Ask everything under each condition and score it; raises `EvaluationError`."
+    "Ask everything under each condition and score it; raises `EvaluationError`, `PathError`."
     items = check_items(list(items))
     conditions = plan_conditions(items, reply, ablations, seed, alone)
     done = {} if save is None else read_replies(save, items_hash(items, seed, model))
-    with nullcontext() if save is None else open(save, "a", encoding="utf-8") as log:
+    with explain_disk_errors(save or "."), _opened(save) as log:
         _ask_all(conditions, done, batch_size, log, progress)
     predictions = {c.name: [done.get((c.name, i)) for i in range(len(items))] for c in conditions}
     report = score_items(items, {**predictions, **(given or {})}, seed, model, space)

@@ -17,7 +17,7 @@ from .model import (
     BundleError, FORMAT, MMConfig, MMModel, OWN_SIZES, OwnSizes, autocast, weights_hash,
 )
 from .bundle import (
-    BUNDLE_FILES, CONFIG_RENAMED, OLD_KEYS, SHIPPED, find_bundle, read_config, read_state,
+    BUNDLE, BUNDLE_FILES, CONFIG_RENAMED, OLD_KEYS, SHIPPED, find_bundle, read_config, read_state,
 )
 from .generate import PrefixCache, READ_ROWS, StopCondition, TextStreamer, common_prefix
 
@@ -45,6 +45,7 @@ __all__ = [
     "OwnSizes",
     "autocast",
     "weights_hash",
+    "BUNDLE",
     "BUNDLE_FILES",
     "CONFIG_RENAMED",
     "OLD_KEYS",

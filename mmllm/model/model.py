@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'OWN_SIZES', 'OwnSizes', 'MMConfig', 'BundleError', 'weights_hash', 'MMModel', 'autocast']
 
 # %% ../../nbs/07_model/01_model.ipynb #imports
-import hashlib
+import hashlib, os
 import torch
 import torch.nn.functional as F
 from contextlib import nullcontext
@@ -86,6 +86,7 @@ class BundleError(MMError, ValueError):
     "A saved model that is incomplete, or that belongs to another base."
 
 def _revision(config, part): # of a base in the Hub; None for packaged weights and folders
+    if os.path.isdir(os.path.expanduser(getattr(config, part))): return None
     return config.bases.get(part, {}).get("revision")
 
 # %% ../../nbs/07_model/01_model.ipynb #1ff1de77

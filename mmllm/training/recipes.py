@@ -11,12 +11,13 @@ import ctypes, gc, json, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from ..core import cache_dir, check_seed, get_preset, inference_dtype
-from ..weights.download import check_replaceable, remove_folder
+from ..files import check_replaceable, check_writable, recover_folder, remove_folder
 from ..data.coco128 import coco128, train_photos
 from ..data.coco_photos import coco_records
 from ..data.conversations import photo_record
 from ..vision.concepts import caption_words
 from ..vision.features import FeatureCache, check_photos, coco128_photos
+from ..model.bundle import BUNDLE
 from ..model.model import MMModel, autocast
 from .trainer import TrainingError, get_stage, run_folders, train
 from mmllm.training.small_data import (
@@ -140,15 +141,21 @@ def get_recipe(
     raise TrainingError(f"no recipe is called {data!r}: choose {' or '.join(RECIPES)}")
 
 # %% ../../nbs/08_training/07_recipes.ipynb #c3e3d2a8
+def _read_training(note):
+    try: was = json.loads(note.read_text())
+    except (ValueError, RecursionError): was = None
+    if isinstance(was, dict): return was
+    raise TrainingError(f"{note} is damaged: add --restart, or choose another --out")
+
 def is_done(
     folder,        # bundle of a stage
     stage,         # `Stage` that was asked for
     seed: int,     # seed that was asked for
 ) -> bool:
     "Whether the bundle is what training would make; raises `TrainingError` if it is another."
-    note = Path(folder)/"training.json"
+    note = recover_folder(folder, BUNDLE)/"training.json"
     if not note.is_file(): return False
-    was = json.loads(note.read_text())
+    was = _read_training(note)
     if (was.get("stage"), was.get("seed")) == (stage.settings(), seed): return True
     raise TrainingError(f"{folder} was trained with other settings: add --restart, or choose "
                         "another --out")
@@ -164,18 +171,18 @@ def start_model(
     "What a stage starts from: a fresh model, or what the one before made; raises `TrainingError`."
     if name == STAGE_ORDER[0]: return recipe.model(preset, seed)
     before = STAGE_ORDER[STAGE_ORDER.index(name) - 1]
-    if not (out/before/"config.json").is_file():
+    if not (recover_folder(out/before, BUNDLE)/"config.json").is_file():
         raise TrainingError(f"there is no {out/before}: run `mmllm train {before}` first")
     return MMModel.from_pretrained(out/before, trainable=True, **recipe.loading)
 
 # %% ../../nbs/08_training/07_recipes.ipynb #afa824cc
-def _later(out, name): # -> (folder, patterns) of a stage and all after it
+def _later(out, name): # -> (folder, `FolderKind`) of a stage and all after it
     return run_folders(out, *STAGE_ORDER[STAGE_ORDER.index(name):])
 
 def _run_stage(recipe, stage, preset, out, seed, restart, tensorboard): # -> history
     model = start_model(stage.name, recipe, preset, out, seed)
-    for folder, owned in _later(out, stage.name):
-        if folder != out/"checkpoints"/stage.name: remove_folder(folder, owned)
+    for folder, kind in _later(out, stage.name):
+        if folder != out/"checkpoints"/stage.name: remove_folder(folder, kind)
     learn, validation = recipe.records(model, stage, seed)
     return train(model, stage, learn, out, validation, seed=seed, resume=not restart,
                  tensorboard=tensorboard)
@@ -202,11 +209,12 @@ def train_recipe(
     check_seed(seed)
     recipe = get_recipe(data, photos)
     names, preset = stage_names(stages), get_preset(preset)
-    out = Path(out or f"runs/{preset.name}")
-    for folder, owned in _later(out, names[0]): check_replaceable(folder, owned)
-    for name in names:
-        own_epochs = epochs if name == "tune" or len(names) == 1 else None
-        stage = recipe.stage(name, preset, epochs=own_epochs)
+    out = check_writable(out or f"runs/{preset.name}", room_mb=10)
+    for folder, kind in _later(out, names[0]): check_replaceable(folder, kind)
+    has_epochs = {name: len(names) == 1 or name == "tune" for name in names}
+    chosen = [recipe.stage(name, preset, epochs=epochs if has_epochs[name] else None)
+              for name in names]
+    for name, stage in zip(names, chosen, strict=True):
         if not restart and is_done(out/name, stage, seed):
             print(f"{out/name} is there: not trained again")
             continue

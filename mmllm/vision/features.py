@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-from ..weights.download import atomic_file
+from ..files import atomic_file, check_writable
 from ..data.coco128 import FEATURE_SHAPE, coco128, load_features, save_features
 from ..data.media import DataError, image_key
 from .encoder import DualEncoder, VisionError
@@ -314,6 +314,7 @@ def make_features(
     path: Path,           # of the safetensors file to write
 ) -> Path:                # the same
     "Write the features of COCO128's photos; raises `DataError` if one has no file here."
+    path = check_writable(path, is_file=True, room_mb=20)
     features = encode_images(encoder, [photo.path for photo in check_photos(photos)])
     keyed = {photo.image.key: row for photo, row in zip(photos, features, strict=True)}
     save_features(keyed, path, _encoder_id(encoder))

@@ -20,7 +20,7 @@ from transformers import (
     EfficientNetModel,
 )
 from ..core import cache_dir
-from ..weights.download import atomic_file
+from ..files import atomic_file
 from .encoder import CONCEPTS, ClipHeads, DualEncoder, VisionError
 
 # %% ../../nbs/03_vision/01_lite_clip.ipynb #54b8ea66
@@ -206,7 +206,6 @@ def _read_embeddings(file, shape):
 def _write_embeddings(file, embeddings):
     "Keep embeddings, if the folder allows it: a cache that cannot be written is no cache."
     with contextlib.suppress(OSError, SafetensorError):
-        file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as beside:
             save_file({"embeddings": embeddings.cpu().contiguous()}, beside)
 

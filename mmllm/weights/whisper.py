@@ -8,7 +8,7 @@ __all__ = ['WHISPER_RENAMES', 'WHISPER_FUSED', 'WHISPER_TINY', 'WHISPER_BASE', '
            'convert_whisper']
 
 # %% ../../nbs/01_weights/02_whisper.ipynb #326cc149
-import json, struct
+import json, math, struct
 import numpy as np
 import torch
 from pathlib import Path
@@ -22,36 +22,47 @@ from .convert import register_control_tokens, rename, save_checkpoint
 
 # %% ../../nbs/01_weights/02_whisper.ipynb #c6d819c3
 _CTRANSLATE2_DTYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
+_DAMAGED = "this CTranslate2 model is damaged or cut short: download it again"
 
 class _BinaryReader:
     "Numbers, strings and arrays of a CTranslate2 file, one after the other, without copying."
     def __init__(self, data): self.data, self.position = data, 0
 
+    def skip(self, size):
+        "Where the next bytes begin, if there are that many."
+        start, self.position = self.position, self.position + size
+        if self.position > len(self.data): raise WeightsError(_DAMAGED)
+        return start
+
     def number(self, kind):
         "The next number, of a kind as `struct` names it."
-        (value,) = struct.unpack_from("<" + kind, self.data, self.position)
-        self.position += struct.calcsize(kind)
-        return value
+        start = self.skip(struct.calcsize(kind))
+        return struct.unpack_from("<" + kind, self.data, start)[0]
 
     def string(self):
         "The next string: its length, its bytes, a zero."
-        length = self.number("H")
-        start, self.position = self.position, self.position + length
-        return bytes(self.data[start:self.position - 1]).decode()
+        start = self.skip(self.number("H"))
+        return bytes(self.data[start:self.position - 1]).decode(errors="replace")
+
+    def dtype(self):
+        "The next number format; raises `WeightsError` if NumPy has none like it."
+        number = self.number("B")
+        if number < len(_CTRANSLATE2_DTYPES): return np.dtype(_CTRANSLATE2_DTYPES[number])
+        kind = "bfloat16, which NumPy lacks" if number == 5 else "a format that is not known"
+        raise WeightsError(f"this CTranslate2 model has numbers in {kind}: use one in float16")
 
     def array(self):
         "The next array: its shape, its number format, its bytes."
         shape = [self.number("I") for _ in range(self.number("B"))]
-        dtype = np.dtype(_CTRANSLATE2_DTYPES[self.number("B")])
-        size = self.number("I")
-        start, self.position = self.position, self.position + size
-        return np.frombuffer(self.data, dtype, size//dtype.itemsize, start).reshape(shape)
+        dtype, size = self.dtype(), self.number("I")
+        if math.prod(shape) * dtype.itemsize != size: raise WeightsError(_DAMAGED)
+        return np.frombuffer(self.data, dtype, math.prod(shape), self.skip(size)).reshape(shape)
 
 # %% ../../nbs/01_weights/02_whisper.ipynb #34ed4b5b
 def read_ctranslate2(
     data: bytes, # of a `model.bin`
 ):               # yields (name, array); scalars are settings, not weights
-    "The variables of a CTranslate2 model; raises `WeightsError` on an unknown format."
+    "The variables of a CTranslate2 model; raises `WeightsError` on another format, or damage."
     reader = _BinaryReader(data)
     if reader.number("I") != 6:
         raise WeightsError(
