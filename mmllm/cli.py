@@ -136,10 +136,10 @@ def ask(
 ):
     "Ask about images and sounds; the reply is streamed. Raises a `MediaError`, `BundleError`."
     import torch
-    from mmllm.model import MMModel, read_config
+    from mmllm.model import MMModel, check_temperature, read_config
     check_seed(seed)
-    if temperature < 0 or max_new_tokens < 1:
-        raise CommandError("--temperature is at least 0 and --max_new_tokens at least 1")
+    check_temperature(temperature)
+    if max_new_tokens < 1: raise CommandError("--max_new_tokens is at least 1")
     read_config(model)
     message = user_message(question, image or (), audio or ())
     loaded = MMModel.from_pretrained(model)

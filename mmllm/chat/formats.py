@@ -61,7 +61,10 @@ def _load_attachment(about, folder, kind):
     "One picture or sound of a saved conversation."
     if Path(about["file"]).name != about["file"]:
         raise ChatError(f"{about['file']!r} is no file of this conversation")
-    return load_attachment(folder/about["file"], kind, about["name"])
+    path = folder/about["file"]
+    if path.is_symlink():
+        raise ChatError(f"{about['file']!r} is a link to a file elsewhere: copy the file itself")
+    return load_attachment(path, kind, about["name"])
 
 def _check_turn(turn):
     "Raise a `TypeError` or `ValueError` where something is not what it should be."

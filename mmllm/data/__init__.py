@@ -18,9 +18,9 @@ from .media import (
     AUDIO_FORMATS, DamagedMedia, DataError, EmptyMedia, IMAGE_FORMATS, InvalidSamples, LOUDEST,
     MAX_AUDIO_BYTES, MAX_IMAGE_BYTES, MAX_PIXELS, MAX_SECONDS, MAX_STRETCH, MediaError,
     MediaNotFound, MediaTooLarge, SAMPLE_RATE, StoredImage, UnknownFormat, image_key, load_audio,
-    load_image, perceptual_hash, shown_name, sniff,
+    load_image, shown_name, sniff,
 )
-from .photos import download_photos, find_photos, same_photo
+from .photos import download_photos, find_photos, perceptual_hash, same_photo
 from .coco128 import (
     CLASS_NAMES, COCO128_URL, FEATURE_SHAPE, LARGEST, Photo, check_boxes, coco128, data_file,
     is_text, json_lines, load_annotations, load_features, load_labels, load_manifest, object_counts,
@@ -67,11 +67,11 @@ __all__ = [
     "image_key",
     "load_audio",
     "load_image",
-    "perceptual_hash",
     "shown_name",
     "sniff",
     "download_photos",
     "find_photos",
+    "perceptual_hash",
     "same_photo",
     "CLASS_NAMES",
     "COCO128_URL",

@@ -18,7 +18,7 @@ def _read_table(path):
     "The lines of a CSV file as dicts."
     try:
         text = Path(path).read_text(encoding="utf-8-sig") # Excel writes a byte-order mark
-        return list(csv.DictReader(io.StringIO(text)))
+        return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         advice = "give a text file with the columns image and caption"
         name = shown_name(Path(path).name)
@@ -34,6 +34,9 @@ def _read_captions(path):
         if not name or not re.search(r"\w", caption):
             problem = "lacks an image or a caption"
             raise DataError(f"line {i} of {where} {problem}: fill it in or remove it")
+        if any(line.get(None, [])): # what stands behind the last column that has a name
+            problem = "has a comma too many"
+            raise DataError(f"line {i} of {where} {problem}: put its caption in double quotes")
         captions.setdefault(name, []).append(caption)
     return captions
 

@@ -6,7 +6,7 @@
 __all__ = ['MAX_IMAGE_BYTES', 'MAX_AUDIO_BYTES', 'IMAGE_FORMATS', 'AUDIO_FORMATS', 'MAX_PIXELS', 'MAX_STRETCH', 'SAMPLE_RATE',
            'MAX_SECONDS', 'LOUDEST', 'DataError', 'MediaError', 'MediaNotFound', 'UnknownFormat', 'DamagedMedia',
            'MediaTooLarge', 'EmptyMedia', 'InvalidSamples', 'shown_name', 'sniff', 'StoredImage', 'load_image',
-           'image_key', 'perceptual_hash', 'load_audio']
+           'image_key', 'load_audio']
 
 # %% ../../nbs/02_data/00_media.ipynb #c81e728d
 import io, os, re, stat, struct, zlib
@@ -169,15 +169,31 @@ def _check_size(size, name, max_pixels):
         limit = f"one side may be at most {MAX_STRETCH} times the other"
         raise MediaTooLarge(f"{claim} pixels: cut it up, {limit}")
 
+# %% ../../nbs/02_data/00_media.ipynb #scan0002
+_NOISE = bytes(range(1, 255))
+_MORE = _NOISE + b"".join(bytes([0xFF, mark]) + _NOISE for mark in range(0xD0, 0xD8))
+
+def _check_scan(image, data, name):
+    "Refuse a JPEG whose data end before its pixels do."
+    start, corner = image.fp.tell(), (image.width - 1, image.height - 1)
+    if not {127, 128}.issuperset(np.ravel(image.getpixel(corner))): return
+    end = re.compile(rb"\xff[^\x00\xd0-\xd7]|\Z").search(data, start).start()
+    longer = io.BytesIO(data[:end] + _MORE + data[end:])
+    if np.array_equal(image, JpegImageFile(longer)): return
+    raise DamagedMedia(f"{name} has fewer pixels than its header claims: fetch or save it again")
+
+# %% ../../nbs/02_data/00_media.ipynb #scan0003
 def _open_image(src, max_pixels):
-    "(Pillow image, name for messages): header and checksums are fine, pixels not decoded yet."
+    "(Pillow image, name for messages): header, checksums and the length of a scan are fine."
     data, name = _read(src, MAX_IMAGE_BYTES)
     kind = _expect(data, name, IMAGE_FORMATS, "an image")
     with _decoding(name, kind):
         probe = IMAGE_FORMATS[kind](io.BytesIO(data))
         _check_size(probe.size, name, max_pixels)
         probe.verify() # the checksums of a PNG; Pillow wants a fresh image afterwards
-        return IMAGE_FORMATS[kind](io.BytesIO(data)), name
+        image = IMAGE_FORMATS[kind](io.BytesIO(data))
+        if kind == "JPEG": _check_scan(image, data, name)
+    return image, name
 
 # %% ../../nbs/02_data/00_media.ipynb #4e732ced
 def _on_white(image):
@@ -187,10 +203,10 @@ def _on_white(image):
 
 def _to_rgb(image):
     "Any colours as RGB, on white."
-    if image.mode == "F":
+    if image.mode in ("F", "I"):
         advice = "scale them to 0..255 and convert to RGB first"
-        raise InvalidSamples(f"this image has floating-point pixels: {advice}")
-    if image.mode.startswith("I"):
+        raise InvalidSamples(f"this image has floating-point or 32-bit pixels: {advice}")
+    if image.mode.startswith("I;16"):
         upper = np.asarray(image).clip(0, 65535) // 257
         image = Image.fromarray(upper.astype(np.uint8))
     if image.has_transparency_data: image = _on_white(image)
@@ -249,16 +265,6 @@ def image_key(
     content, _ = _read(image, MAX_IMAGE_BYTES)
     return sha256(content).hexdigest()
 
-# %% ../../nbs/02_data/00_media.ipynb #9a115815
-def perceptual_hash(
-    image, # (H, W, 3) uint8
-) -> int:  # 64 bits
-    "What stays the same when an image is scaled or compressed: where it gets brighter."
-    grey = Image.fromarray(image).convert("L").resize((9, 8), Image.Resampling.BOX)
-    dots = np.asarray(grey, np.int16)
-    bits = np.packbits(dots[:, 1:] > dots[:, :-1])
-    return int.from_bytes(bits.tobytes(), "big")
-
 # %% ../../nbs/02_data/00_media.ipynb #b53b3a3d
 def _wav_is_cut(data):
     at = 12
@@ -308,6 +314,11 @@ def _is_cut(data, kind):
     if kind == "OGG": return _ogg_is_cut(data)
     return kind == "MP3" and _mp3_length(data)[1]
 
+def _is_joined(data, kind):
+    "Whether a second recording follows, which the decoder would leave out."
+    if kind == "OGG": return data.rfind(b"OggS\0\2") > data.find(b"OggS\0\0") > 0
+    return kind == "FLAC" and data.rfind(b"fLaC\0\0\0\x22") > 0
+
 # %% ../../nbs/02_data/00_media.ipynb #44f683a8
 SAMPLE_RATE = 16_000 # samples a second of everything that Whisper hears
 MAX_SECONDS = 600
@@ -317,25 +328,39 @@ def _check_seconds(seconds, max_seconds, name):
         limit = f"the limit is {max_seconds:g} s"
         raise MediaTooLarge(f"{name} lasts {seconds:.0f} s, {limit}: cut it into pieces")
 
+# %% ../../nbs/02_data/00_media.ipynb #mono0001
+class _Stream(soundfile.SoundFile):
+    def seekable(self): return False
+
 def _check_header(sound, name, max_seconds):
-    _check_seconds(sound.frames/sound.samplerate, max_seconds, name)
+    "The number of samples that the header promises; 0 if it leaves that open."
+    promised = sound.frames if sound.frames < 2**63 - 1 else 0
+    _check_seconds(promised/sound.samplerate, max_seconds, name)
     if not 4000 <= sound.samplerate <= 768_000 or sound.channels > 32:
         claim = f"{sound.samplerate} Hz on {sound.channels} channels"
         raise DamagedMedia(f"{name} claims {claim}: save it as ordinary WAV")
+    return promised
 
-def _decode_blocks(sound):
-    blocks = [np.zeros(0, np.float32)]
+def _decode_blocks(sound, name, max_seconds, channel=None):
+    "((samples,) average of the channels, or one of them; the energy of each)"
+    blocks, energy, n = [np.zeros(0, np.float32)], np.zeros(sound.channels), 0
     with np.errstate(all="ignore"): # what overflows here is refused as infinity later
         while len(block := sound.read(65_536, dtype="float32", always_2d=True)):
-            blocks.append(block.mean(axis=1))
-    return np.concatenate(blocks)
+            blocks.append(block.mean(axis=1) if channel is None else block[:, channel])
+            energy, n = energy + np.square(block).sum(axis=0), n + len(block)
+            if n > max_seconds*sound.samplerate:
+                raise MediaTooLarge(f"{name} lasts over {max_seconds:g} s: cut it into pieces")
+    return np.concatenate(blocks), energy
 
+# %% ../../nbs/02_data/00_media.ipynb #mono0002
 def _decode_audio(data, kind, name, max_seconds):
     "((samples,) float32 at the file's own rate, that rate)"
-    with soundfile.SoundFile(io.BytesIO(data)) as sound:
-        _check_header(sound, name, max_seconds)
-        rate, promised = sound.samplerate, sound.frames
-        wave = _decode_blocks(sound)
+    with _Stream(io.BytesIO(data)) as sound:
+        promised, rate = _check_header(sound, name, max_seconds), sound.samplerate
+        wave, energy = _decode_blocks(sound, name, max_seconds)
+    if np.square(wave).sum() < energy.max()/100: # the channels cancel each other
+        with _Stream(io.BytesIO(data)) as sound:
+            wave, _ = _decode_blocks(sound, name, max_seconds, energy.argmax())
     if kind == "MP3": promised = max(promised, _mp3_length(data)[0]) - 4*1152
     if len(wave) < promised:
         share = f"{len(wave)/rate:.1f} s of the {promised/rate:.1f} s that it promises"
@@ -369,8 +394,9 @@ def _check_wave(wave, name, max_seconds):
 def _decode(data, name, max_seconds):
     kind = _expect(data, name, AUDIO_FORMATS, "a sound")
     if _is_cut(data, kind):
-        advice = "fetch or save it again"
-        raise DamagedMedia(f"{name} is a {kind} file that ends too early: {advice}")
+        raise DamagedMedia(f"{name} is a {kind} file that ends too early: fetch or save it again")
+    if _is_joined(data, kind):
+        raise DamagedMedia(f"{name} is several {kind} recordings joined: give them one by one")
     with _decoding(name, kind): return _decode_audio(data, kind, name, max_seconds)
 
 def load_audio(

@@ -32,8 +32,8 @@ from .report import (
     thumbnail,
 )
 from .run import (
-    Condition, ask_in_batches, check_items, evaluate, human_scores, items_hash, nearest_captions,
-    plan_conditions, read_replies,
+    Condition, MAX_NEW_TOKENS, ask_in_batches, check_items, evaluate, human_scores, items_hash,
+    nearest_captions, plan_conditions, read_replies,
 )
 from .spoken import (
     SPEECH, ask_aloud, hear, librivox_word_errors, reword, speech_scores, spoken_conditions,
@@ -115,6 +115,7 @@ __all__ = [
     "score_items",
     "thumbnail",
     "Condition",
+    "MAX_NEW_TOKENS",
     "ask_in_batches",
     "check_items",
     "evaluate",

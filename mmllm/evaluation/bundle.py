@@ -23,7 +23,7 @@ from mmllm.evaluation.items import (
 )
 from .metrics import EmbeddingSpace, EvaluationError
 from .report import Report
-from .run import check_items, evaluate, nearest_captions
+from .run import MAX_NEW_TOKENS, check_items, evaluate, nearest_captions
 from .scores import Score
 from .spoken import speech_scores
 from ..model.bundle import find_bundle, read_config
@@ -46,7 +46,8 @@ def reply_briefly(
 ) -> list[str]:          # N replies
     "Replies; questions that never had a picture may be answered at length."
     is_text = isinstance(conversations[0][0]["content"], str)
-    return model.reply(conversations, max_new_tokens=64 if is_text else 24)
+    kind = "text" if is_text else "question"
+    return model.reply(conversations, max_new_tokens=MAX_NEW_TOKENS[kind])
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #a1c835ca
 def _photos_for(model, is_needed):
@@ -156,7 +157,7 @@ def _asked(model, items, photos, quick, name, weights, **options):
     given = lookup_captions(model, asked, space, photos)
     save = f"{name}-{weights}{'-quick' if quick else ''}.jsonl"
     return evaluate(partial(reply_briefly, model), asked, given=given, space=space, save=save,
-                    model=weights, **options)
+                    model=weights, limits=MAX_NEW_TOKENS, **options)
 
 def _check_out(name):
     for ending in ("json", "html"): check_writable(f"{name}-report.{ending}", is_file=True)

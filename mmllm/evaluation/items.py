@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from ..data.coco128 import object_counts
 from mmllm.data.conversations import (
     CAPTION_PROMPT, OBJECTS_PROMPT, QUESTION_SUFFIX, absent_classes, check_classes, cooccurrence,
@@ -96,6 +96,14 @@ def _not_coco(path, kind, needs):
     "The error of another sort of file."
     return EvaluationError(f"{path} is not a COCO {kind} file: it needs {needs}")
 
+def _check_names(names, path):
+    "Refuse a name that could lead out of the folder of images."
+    for name in names:
+        place = PureWindowsPath(name) # which knows the separators and roots of every system
+        if place.anchor or ".." in place.parts:
+            problem = f"names the image {name[:60]!r}, which is outside the folder of images"
+            raise EvaluationError(f"{path} {problem}: name images by their place in that folder")
+
 def _read_annotations(path, kind, key):
     "{file name: what its annotations say under `key`}, and everything else in a COCO file."
     data = _read_json(path, kind)
@@ -103,6 +111,7 @@ def _read_annotations(path, kind, key):
         files = {image["id"]: image["file_name"] for image in data["images"]}
         found = {name: [] for name in files.values()}
         for note in data["annotations"]: found[files[note["image_id"]]].append(note[key])
+        _check_names(found, path)
     except (KeyError, TypeError) as e:
         needs = f"images (id, file_name) and annotations (image_id, {key})"
         raise _not_coco(path, kind, needs) from e

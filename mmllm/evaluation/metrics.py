@@ -68,7 +68,7 @@ def bleu_of(
     length, reference_length = map(int, counts[8:])
     score = BLEU.compute_bleu(
         correct, total, length, reference_length, smooth_method="exp", max_ngram_order=order)
-    return score.score
+    return min(score.score, 100.) # e to the mean of logarithms of 100 is a little more
 
 # %% ../../nbs/09_evaluation/00_metrics.ipynb #31ed2045
 def bleu4(
@@ -198,16 +198,19 @@ def retrieval_hits(
     space: EmbeddingSpace, # where the photos lie
     photos: list,          # N names
     references: list,      # N lists of captions
-    k: int,                # how many candidates count
-) -> tuple:                # (photo, 0 or 1) of each caption, and of each photo
+    ks: tuple,             # how many candidates count, one after the other
+) -> dict:                 # k -> (photo, 0 or 1) of each caption, and of each photo
     "Which captions find their photo, and which photos one of their captions, among the first `k`."
     wrote = np.asarray(space.embed([text for some in references for text in some]))
     owner = np.repeat(np.arange(len(photos)), list(map(len, references)))
     near = wrote @ space.stack(photos).T
     rank = (near > near[np.arange(len(owner)), owner][:, None]).sum(1)
-    first = owner[np.argsort(-near, axis=0, kind="stable")[:k]]
-    by_caption = [(photos[o], float(r < k)) for o, r in zip(owner, rank)]
-    return by_caption, [(name, float(i in first[:, i])) for i, name in enumerate(photos)]
+    nearest = owner[np.argsort(-near, axis=0, kind="stable")]
+    def hits(k):
+        "Those of one `k`."
+        by_caption = [(photos[o], float(r < k)) for o, r in zip(owner, rank)]
+        return by_caption, [(name, float(i in nearest[:k, i])) for i, name in enumerate(photos)]
+    return {k: hits(k) for k in ks}
 
 # %% ../../nbs/09_evaluation/00_metrics.ipynb #a9f5b5b0
 normalise_english = EnglishTextNormalizer({})

@@ -190,8 +190,7 @@ def retrieval_scores(
     asked = [item for item in items if item.kind == "caption"]
     if not asked: return []
     photos, references, scores = [i.photo for i in asked], [i.references for i in asked], []
-    for k in (1, 5, 10):
-        ways = retrieval_hits(space, photos, references, k)
+    for k, ways in retrieval_hits(space, photos, references, (1, 5, 10)).items():
         for way, hits in zip(("text to image", "image to text"), ways):
             names, found = zip(*hits)
             scores.append(make_score(f"{way} recall@{k}", found, "full", names, ratio, seed))

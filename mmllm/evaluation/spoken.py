@@ -16,6 +16,7 @@ from ..data.conversations import QUESTION_SUFFIX
 from ..data.speech import VOICES, Utterance, load_librivox, speak
 from .items import Item
 from .metrics import EvaluationError, vqa_normalise, word_error_counts
+from .run import MAX_NEW_TOKENS
 from .scores import Score, make_score, question_scores
 from ..model.model import MMModel
 
@@ -38,10 +39,14 @@ def reword(
 
 # %% ../../nbs/09_evaluation/05_spoken.ipynb #121486a1
 def _of_others(items, sounds, seed):
-    "For each item the sound of a question about another photo."
-    names, found = [item.photo for item in items], []
-    for k, name in enumerate(names):
-        others = [j for j, other in enumerate(names) if other != name] or [k]
+    "For each item the sound of a question about another photo; of another one, if there is none."
+    found = []
+    for k, item in enumerate(items):
+        others = [j for j, other in enumerate(items) if other.photo != item.photo]
+        others = others or [j for j, other in enumerate(items) if other.question != item.question]
+        if not others:
+            why = "a shuffled sound is that of another question, and there is none"
+            raise EvaluationError(f"{why}: give two questions or more, or no sounds")
         found.append(sounds[np.random.default_rng((seed, k)).choice(others)])
     return found
 
@@ -70,7 +75,7 @@ def spoken_conditions(
     sounds: list = None,    # N sounds as messages hold them; None: transcripts only
     seed: int = 0,          # random seed of the shuffling
 ) -> dict[str, list[Item]]: # condition -> N items
-    "Every way to ask; raises `EvaluationError` if a number of sounds does not fit."
+    "Every way to ask; raises `EvaluationError` if sounds do not fit or cannot be shuffled."
     _check_sizes(items, transcripts, items if sounds is None else sounds)
     heard = [_text(words) for words in transcripts]
     ways = {
@@ -153,7 +158,7 @@ def ask_aloud(
     for way, items in tqdm(ways.items(), "asking aloud", disable=not progress):
         replies[way] = []
         for batch in chunked([item.messages for item in items], batch_size):
-            replies[way] += model.reply(batch, max_new_tokens=16)
+            replies[way] += model.reply(batch, max_new_tokens=MAX_NEW_TOKENS["question"])
     return replies
 
 # %% ../../nbs/09_evaluation/05_spoken.ipynb #ac8b0983

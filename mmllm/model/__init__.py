@@ -19,7 +19,9 @@ from .model import (
 from .bundle import (
     BUNDLE, BUNDLE_FILES, CONFIG_RENAMED, OLD_KEYS, SHIPPED, find_bundle, read_config, read_state,
 )
-from .generate import PrefixCache, READ_ROWS, StopCondition, TextStreamer, common_prefix
+from .generate import (
+    PrefixCache, READ_ROWS, StopCondition, TextStreamer, check_temperature, common_prefix,
+)
 
 __all__ = [
     "AUDIO",
@@ -57,5 +59,6 @@ __all__ = [
     "READ_ROWS",
     "StopCondition",
     "TextStreamer",
+    "check_temperature",
     "common_prefix",
 ]
