@@ -93,7 +93,7 @@ def __call__(self:FeatureCache,
     rows = [found[key] if key else image for key, image in zip(keys, images, strict=True)]
     if len({row.shape for row in rows}) > 1:
         raise VisionError("the features differ in shape: encode the images again")
-    return self.encoder.check_features(torch.stack([row.detach().cpu().float() for row in rows]))
+    return self.encoder.check_features(torch.stack([row.detach().cpu() for row in rows]))
 
 # %% ../../nbs/03_vision/04_features.ipynb #hand0002
 def _lost_images(sources):
