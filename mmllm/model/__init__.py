@@ -17,7 +17,9 @@ from .model import BundleError, FORMAT, MMConfig, MMModel, autocast, weights_has
 from .bundle import (
     BUNDLE_FILES, CONFIG_RENAMED, OLD_KEYS, SHIPPED, find_bundle, read_config, read_state,
 )
-from .generate import PrefixCache, READ_ROWS, StopCondition, TextStreamer, common_prefix
+from .generate import (
+    PrefixCache, READ_ROWS, StopCondition, TextStreamer, check_generate_kwargs, common_prefix,
+)
 
 __all__ = [
     "AUDIO",
@@ -52,5 +54,6 @@ __all__ = [
     "READ_ROWS",
     "StopCondition",
     "TextStreamer",
+    "check_generate_kwargs",
     "common_prefix",
 ]
