@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from pathlib import Path
 from ..core import MMError
 from ..weights.download import foreign_files, recover_folder, replaced_folder
-from ..data.media import sniff
+from ..data.media import shown_name, sniff
 from .turns import ChatError, Turn, load_attachment, stats_line, whole_number
 from .conversation import Chat
 
@@ -45,10 +45,26 @@ def _write(self:Chat, folder):
     (folder/"chat.json").write_text(text, encoding="utf-8")
 
 # %% ../../nbs/10_chat/04_formats.ipynb #a7d11365
+def _read_json(folder):
+    "Content of a `chat.json`; a pipe or a device, which may never end, is none."
+    file = folder/"chat.json"
+    if not file.is_file(): raise FileNotFoundError(f"no file {file.name}")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+def _place(folder):
+    "The folder of a conversation, after a save that was cut off too; raises `ChatError`."
+    try:
+        place = Path(folder).expanduser().resolve()
+        recover_folder(place)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ChatError(f"{shown_name(folder)} cannot be the folder of a conversation "
+                        f"({type(error).__name__}): name another") from error
+    return place
+
 def _is_conversation(folder):
     "Whether a folder holds a saved conversation and nothing else."
     if foreign_files(folder, CHAT_FILES): return False
-    try: about = json.loads((folder/"chat.json").read_text(encoding="utf-8"))
+    try: about = _read_json(folder)
     except (OSError, ValueError, RecursionError): return False
     return isinstance(about, dict) and {"format", "turns"} <= about.keys()
 
@@ -58,9 +74,8 @@ def save(self:Chat,
     folder,  # to write; a conversation that is there is replaced
 ) -> Path:
     "Save everything; raises `ChatError` if something else stands there, or if there is no room."
-    folder = Path(folder).expanduser().resolve()
     with _saving:
-        recover_folder(folder)
+        folder = _place(folder)
         if folder.exists() and not _is_conversation(folder):
             raise ChatError(f"{folder.name!r} holds something else: name another folder")
         try:
@@ -122,7 +137,7 @@ def upgrade_format(
 # %% ../../nbs/10_chat/04_formats.ipynb #75dd0926
 def _read_conversation(folder):
     "Content of a `chat.json` in today's format."
-    about = json.loads((folder/"chat.json").read_text(encoding="utf-8"))
+    about = _read_json(folder)
     if about["format"] not in (1, CHAT_FORMAT):
         raise ChatError(f"the conversation in {folder.name!r} was saved by a newer mmllm: "
                         "update mmllm to open it")
@@ -135,8 +150,7 @@ def load(cls:Chat,
     model="lite",  # that goes on with it
 ):                 # `Chat`
     "Open a saved conversation; raises `ChatError`, `SilentAudio`, or `MediaError` for lost media."
-    folder = Path(folder).expanduser().resolve()
-    with _saving: recover_folder(folder)
+    with _saving: folder = _place(folder)
     broken = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
     try:
         about = _read_conversation(folder)
