@@ -17,5 +17,13 @@ def __getattr__(name):
         raise AttributeError(f"module 'mmllm' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
+def main():
+    "The `mmllm` command: Ctrl-C ends it in one line, also while it imports."
+    try: import_module("mmllm.cli").main()
+    except KeyboardInterrupt:
+        import sys
+        print("mmllm: interrupted", file=sys.stderr)
+        sys.exit(130)
+
 def __dir__():
     return sorted([*globals(), *__all__])

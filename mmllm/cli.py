@@ -7,6 +7,7 @@ __all__ = ['LITE_EXTRAS', 'DEMO', 'COMMANDS', 'CommandError', 'plan', 'fetch', '
            'stream_reply', 'ask', 'chat', 'features', 'compare', 'demo', 'usage', 'run', 'main']
 
 # %% ../nbs/13_cli.ipynb #2ea698af
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -66,8 +67,8 @@ def train(
     seed: int = 0,         # of everything that is random
     restart: store_true = False,      # forget earlier bundles and checkpoints
     tensorboard: store_true = False,  # keep logs for TensorBoard in OUT/checkpoints
-    data: str = "coco128",  # coco128: its 100 training photos; coco6k: 5,000 of COCO
-    photos: str = None,     # folder of COCO's photos, for coco6k; $MMLLM_DATA/coco6k/images if not given
+    data: str = "coco128", # coco128: its 100 training photos; coco6k: 5,000 of COCO
+    photos: str = None,    # COCO's photos, for coco6k; $MMLLM_DATA/coco6k/images if not given
 ):
     "Teach a model on photos of COCO. Raises `TrainingError`, `ForeignFiles`."
     from mmllm.training import train_recipe
@@ -100,9 +101,11 @@ def user_message(
     images=(),      # list of image files
     audio=(),       # list of sound files
 ) -> dict:          # one message of the user, its media decoded
-    "A message with its media checked; raises a `MediaError` or `SilentAudio`."
+    "A message with its media checked; raises `CommandError`, a `MediaError` or `SilentAudio`."
     from mmllm.audio import check_audible
     from mmllm.data import load_audio, load_image
+    if not (question.strip() or images or audio):
+        raise CommandError("there is nothing to ask: write a question, or give --image or --audio")
     parts = [{"type": "image", "image": load_image(file)} for file in images]
     parts += [{"type": "audio", "audio": check_audible(load_audio(file))} for file in audio]
     return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
@@ -134,18 +137,18 @@ def ask(
     temperature: float = 0.,     # 0: always the likeliest word
     seed: int = 0,               # of the sampling
 ):
-    "Ask about images and sounds; the reply is streamed. Raises a `MediaError`, `BundleError`."
+    "Ask about images and sounds; the reply is streamed. Raises `PromptError`, a `MediaError`, ..."
     import torch
-    from mmllm.model import MMModel, check_temperature, read_config
+    from mmllm.model import MMModel, check_generate_kwargs, read_config
     check_seed(seed)
-    check_temperature(temperature)
-    if max_new_tokens < 1: raise CommandError("--max_new_tokens is at least 1")
+    options = dict(max_new_tokens=max_new_tokens)
+    if temperature: options |= dict(do_sample=True, temperature=temperature)
+    check_generate_kwargs(**options)
     read_config(model)
     message = user_message(question, image or (), audio or ())
     loaded = MMModel.from_pretrained(model)
     torch.manual_seed(seed)
-    options = dict(do_sample=True, temperature=temperature) if temperature else {}
-    stream_reply(loaded, [message], max_new_tokens=max_new_tokens, **options)
+    stream_reply(loaded, [message], **options)
 
 # %% ../nbs/13_cli.ipynb #8ed704bd
 def chat(
@@ -253,6 +256,7 @@ def _execute(command, options, debug):
     except KeyboardInterrupt:
         again = "; the same command, without --restart, goes on where it stopped"
         return _complain(f"interrupted{again if command in (train, demo) else ''}", 130)
+    except BrokenPipeError: raise # see `main`
     except Exception as error: # not foreseen: still one line, and a way to see more
         if debug: raise
         text = " ".join(str(error).split())[:300]
@@ -286,4 +290,11 @@ def main():
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning) # of libraries, for those who program with them
-    sys.exit(run(sys.argv[1:]))
+    sys.stdout.reconfigure(errors="replace")
+    try:
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # for Python's own flush
+        status = 141
+    sys.exit(status)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LORA_LAYERS', 'LORA_TARGETS', 'NF4_LEVELS', 'NF4_BLOCK', 'CHARACTERS_PER_TOKEN', 'LanguageError',
            'disable_weight_repacking', 'load_tokenizer', 'load_language', 'add_lora', 'merge_adapter_weights',
-           'cast_parameters', 'round_to_nf4', 'merge_lora', 'Segment', 'encode_text', 'encode_template',
+           'cast_parameters', 'round_to_nf4', 'merge_lora', 'Segment', 'encodable', 'encode_text', 'encode_template',
            'check_messages', 'chat_segments']
 
 # %% ../nbs/05_language.ipynb #c81e728d
@@ -266,6 +266,13 @@ def _render(tokenizer, roles, add_generation_prompt):
         )
     return cut
 
+# %% ../nbs/05_language.ipynb #halves01
+def encodable(
+    text: str, # from anywhere
+) -> str:
+    "The same text without halves of characters."
+    return text.encode("utf-8", "replace").decode()
+
 # %% ../nbs/05_language.ipynb #1ff1de77
 CHARACTERS_PER_TOKEN = 16 # at most, on average over a text
 
@@ -283,6 +290,7 @@ def encode_text(
     "Encode plain text as in the middle of a prompt; raises `LanguageError` if it is far too long."
     _check_length(tokenizer, text)
     options = dict(add_special_tokens=False, split_special_tokens=True)
+    text = encodable(text)
     before = tokenizer("\n", add_special_tokens=False).input_ids
     ids = tokenizer("\n" + text, **options).input_ids
     if ids[:len(before)] == before:

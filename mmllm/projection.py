@@ -160,13 +160,19 @@ class AudioProjector(nn.Module):
         self.blank = nn.Parameter(torch.randn(width_out) * unit) # CTC's "nothing new"
         self.logit_scale = nn.Parameter(torch.tensor(2.))        # log of the cosines' scale
 
-    def forward(self,
-        states: torch.Tensor, # (B, T, D)
-    ) -> torch.Tensor:        # (B, ceil(T/k), width_out)
-        "Stack, normalise, gate, normalise."
-        x = self.norm_in(stack_frames(states, self.k))
-        x = self.down(F.silu(self.gate(x)) * self.up(x))
-        return self.norm_out(x) * self.scale
+
+# %% ../nbs/06_projection.ipynb #forward1
+@patch
+def forward(self:AudioProjector,
+    states: torch.Tensor, # (B, T, D)
+) -> torch.Tensor:        # (B, ceil(T/k), width_out)
+    "Stack, normalise, gate, normalise; raises `ProjectionError` on states of another width."
+    width, shape = self.gate.in_features // self.k, tuple(states.shape)
+    if len(shape) != 3 or shape[-1] != width:
+        raise ProjectionError(f"states have shape {shape}: this projector takes (B, T, {width})")
+    x = self.norm_in(stack_frames(states, self.k))
+    x = self.down(F.silu(self.gate(x)) * self.up(x))
+    return self.norm_out(x) * self.scale
 
 # %% ../nbs/06_projection.ipynb #f713e376
 @patch

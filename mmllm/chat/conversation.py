@@ -8,10 +8,12 @@ __all__ = ['Reply', 'Chat', 'new_turn']
 # %% ../../nbs/10_chat/03_conversation.ipynb #imports
 import logging, os, queue, secrets, threading, time
 import numpy as np
+from collections.abc import Iterable
 from fastcore.basics import patch
 from ..core import MMError
+from ..language import encodable
 from mmllm.chat.turns import (
-    Attachment, ChatError, GenerationSettings, Turn, encodable, load_attachment,
+    Attachment, ChatError, GenerationSettings, Turn, load_attachment,
 )
 from .remote import load_engine
 
@@ -95,6 +97,9 @@ class Chat:
         model="lite",  # bundle's folder or name, preset's name, or an `MMModel`
         **settings,    # of `GenerationSettings`
     ):
+        unknown = sorted(settings.keys() - vars(GenerationSettings()).keys())
+        if unknown:
+            raise ChatError(f"no setting is called {unknown[0]!r}: see GenerationSettings")
         self.model, self.settings = model, GenerationSettings(**settings)
         self.turns, self.replies, self.callbacks = [], [], []
         self.removed = None  # what was taken back last: (index of the first, the turns)
@@ -121,12 +126,14 @@ class Chat:
 def _as_list(source):
     "One picture or sound, or several, as a list."
     single = (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, Attachment)
-    return [source] if isinstance(source, single) else list(source)
+    is_file = hasattr(source, "read") # and no list of lines
+    is_many = isinstance(source, Iterable) and not isinstance(source, single) and not is_file
+    return list(source) if is_many else [source]
 
 # %% ../../nbs/10_chat/03_conversation.ipynb #6daeaf5c
 def new_turn(
     text: str = "",  # of the user
-    images=(),       # paths, bytes, arrays or `Attachment`s; one or several
+    images=(),       # paths, bytes, open files, arrays or `Attachment`s; one or several
     audio=(),        # the same of sounds
 ) -> Turn:
     "A question that can be asked; raises `ChatError` if not, a `MediaError` or `SilentAudio`."
@@ -246,7 +253,7 @@ def undo(self:Chat,
 ) -> list:           # the turns taken back
     "Take back a turn and all after it; raises `ChatError` if there is none."
     with self.lock:
-        if not -len(self.turns) <= turn < len(self.turns):
+        if not isinstance(turn, int) or not -len(self.turns) <= turn < len(self.turns):
             raise ChatError("there is no such turn to take back")
         removed, self.turns = self.turns[turn:], self.turns[:turn]
         self.removed = len(self.turns), removed

@@ -8,13 +8,14 @@ __all__ = ['CHAT_FORMAT', 'CHAT_FILES', 'CONVERSATION', 'upgrade_format', 'escap
 # %% ../../nbs/10_chat/04_formats.ipynb #imports
 import html, json, sys
 import nh3
+from contextlib import suppress
 from dataclasses import asdict
 from fastcore.basics import patch
 from markdown_it import MarkdownIt
 from pathlib import Path
 from ..core import MMError
 from ..files import FolderKind, recover_folder, replaced_folder
-from ..data.media import sniff
+from ..data.media import shown_name, sniff
 from .turns import ChatError, Turn, load_attachment, stats_line, whole_number
 from .conversation import Chat
 
@@ -45,16 +46,27 @@ def _write(self:Chat, folder):
     (folder/"chat.json").write_text(text, encoding="utf-8")
 
 # %% ../../nbs/10_chat/04_formats.ipynb #a7d11366
+def _place(folder):
+    "The folder of a conversation, after a save that was cut off too; raises `ChatError`."
+    try:
+        place = Path(folder).expanduser().resolve()
+        with suppress(FileNotFoundError, NotADirectoryError): place.stat()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ChatError(f"{shown_name(folder)} cannot be the folder of a conversation "
+                        f"({type(error).__name__}): name another") from error
+    return recover_folder(place, CONVERSATION)
+
 @patch
 def save(self:Chat,
     folder,  # to write; a conversation that is there is replaced
 ) -> Path:
     "Save everything; raises `ChatError` if something else stands there, or if there is no room."
+    folder = _place(folder)
     try:
         with replaced_folder(folder, CONVERSATION) as new: self._write(new)
     except OSError as error:
         raise ChatError(f"the conversation cannot be saved, for {error}") from error
-    return recover_folder(folder, CONVERSATION)
+    return folder
 
 # %% ../../nbs/10_chat/04_formats.ipynb #75dd0922
 def _load_attachment(about, folder, kind):
@@ -109,9 +121,15 @@ def upgrade_format(
     return dict(format=CHAT_FORMAT, settings=settings, turns=turns)
 
 # %% ../../nbs/10_chat/04_formats.ipynb #75dd0926
+def _read_json(folder):
+    "Content of a `chat.json`; a pipe or a device, which may never end, is none."
+    file = folder/"chat.json"
+    if not file.is_file(): raise FileNotFoundError(f"no file {file.name}")
+    return json.loads(file.read_text(encoding="utf-8"))
+
 def _read_conversation(folder):
     "Content of a `chat.json` in today's format."
-    about = json.loads((folder/"chat.json").read_text(encoding="utf-8"))
+    about = _read_json(folder)
     if about["format"] not in (1, CHAT_FORMAT):
         raise ChatError(f"the conversation in {folder.name!r} was saved by a newer mmllm: "
                         "update mmllm to open it")
@@ -124,7 +142,7 @@ def load(cls:Chat,
     model="lite",  # that goes on with it
 ):                 # `Chat`
     "Open a saved conversation; raises `ChatError`, `SilentAudio`, or `MediaError` for lost media."
-    folder = recover_folder(folder, CONVERSATION)
+    folder = _place(folder)
     broken = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
     try:
         about = _read_conversation(folder)

@@ -18,11 +18,11 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from ..core import MMError
+from ..core import MMError, quiet_stderr
 
 # %% ../../nbs/02_data/00_media.ipynb #e4da3b7f
 class DataError(MMError, ValueError): "A data set, or a line of one, that cannot be used."
@@ -77,8 +77,20 @@ def _read_file(path, max_bytes):
         raise MediaNotFound(f"{name} cannot be read {reason}") from error
 
 # %% ../../nbs/02_data/00_media.ipynb #6512bd43
+def _content(file, max_bytes):
+    "The bytes of an open file; one more than allowed is enough to refuse it."
+    try:
+        file.seek(0)
+        data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        raise MediaNotFound(f"the open file cannot be read ({error}): give its path") from error
+    if not isinstance(data, bytes):
+        raise UnknownFormat("the open file holds text: open it in binary mode")
+    return data
+
 def _read(src, max_bytes):
     "(bytes, name for messages) of a path or of something like bytes."
+    if hasattr(src, "read"): src = _content(src, max_bytes)
     if isinstance(src, (str, os.PathLike)): data, name = _read_file(src, max_bytes)
     elif isinstance(src, (bytes, bytearray, memoryview)):
         size = memoryview(src).nbytes
@@ -149,7 +161,8 @@ def _decoding(name, kind):
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaTooLarge(f"{name} has too many pixels: give a smaller image") from error
     except _BROKEN as error:
-        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        said = getattr(error, "error_string", str(error)) # libsndfile's, without an address
+        reason = " ".join(said.split())[:80] or type(error).__name__
         damage = f"a damaged or cut off {kind} file ({reason})"
         raise DamagedMedia(f"{name} is {damage}: fetch or save it again") from error
 
@@ -239,7 +252,7 @@ def _path_of(image):
 
 # %% ../../nbs/02_data/00_media.ipynb #6364d3f0
 def load_image(
-    src,                   # path, bytes-like, `StoredImage`, Pillow image or (H, W, 3) uint8 array
+    src,                   # path, bytes, open file, `StoredImage`, Pillow image or (H, W, 3) array
     max_pixels=MAX_PIXELS, # largest number of pixels that is decoded
 ) -> np.ndarray:           # (H, W, 3) uint8, upright
     "Any JPEG, PNG, WebP or GIF (first frame) as an array; raises a `MediaError`."
@@ -397,10 +410,11 @@ def _decode(data, name, max_seconds):
         raise DamagedMedia(f"{name} is a {kind} file that ends too early: fetch or save it again")
     if _is_joined(data, kind):
         raise DamagedMedia(f"{name} is several {kind} recordings joined: give them one by one")
-    with _decoding(name, kind): return _decode_audio(data, kind, name, max_seconds)
+    with _decoding(name, kind), quiet_stderr() if kind == "MP3" else nullcontext():
+        return _decode_audio(data, kind, name, max_seconds)
 
 def load_audio(
-    src,                     # path, bytes-like, or (samples,) float array, 16 kHz mono already
+    src,                     # path, bytes, open file, or (samples,) float array of 16 kHz, mono
     max_seconds=MAX_SECONDS, # longest sound that is decoded
 ) -> np.ndarray:             # (samples,) float32, 16 kHz mono, about -1..1
     "Any WAV, FLAC, OGG or MP3 as a wave; raises a `MediaError` that says what is wrong with it."

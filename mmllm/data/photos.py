@@ -8,7 +8,6 @@ __all__ = ['perceptual_hash', 'same_photo', 'find_photos', 'download_photos']
 # %% ../../nbs/02_data/01_photos.ipynb #c81e728d
 import hashlib, tempfile, zipfile, zlib
 import numpy as np
-from filelock import FileLock
 from http.client import HTTPException
 from huggingface_hub import is_offline_mode
 from pathlib import Path

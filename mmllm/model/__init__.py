@@ -20,7 +20,7 @@ from .bundle import (
     BUNDLE, BUNDLE_FILES, CONFIG_RENAMED, OLD_KEYS, SHIPPED, find_bundle, read_config, read_state,
 )
 from .generate import (
-    PrefixCache, READ_ROWS, StopCondition, TextStreamer, check_temperature, common_prefix,
+    PrefixCache, READ_ROWS, StopCondition, TextStreamer, check_generate_kwargs, common_prefix,
 )
 
 __all__ = [
@@ -59,6 +59,6 @@ __all__ = [
     "READ_ROWS",
     "StopCondition",
     "TextStreamer",
-    "check_temperature",
+    "check_generate_kwargs",
     "common_prefix",
 ]

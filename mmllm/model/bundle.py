@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 from ..core import Preset, PresetError, inference_dtype, pick_dtype, plan
 from ..files import FolderKind, check_replaceable, recover_folder, replaced_folder
 from ..data.coco128 import data_file
+from ..data.media import shown_name
 from ..vision import HEADS_RENAMED
 from ..language import LanguageError, cast_parameters, merge_adapter_weights, merge_lora
 from ..projection import PROJECTORS_RENAMED
@@ -80,7 +81,10 @@ SHIPPED = "lite"
 def find_bundle(
     folder,  # a bundle, or `lite`
 ) -> Path:
-    "The folder of a bundle, one of that name here first; raises `DataError` if `lite` is missing."
+    "The folder of a bundle, one of that name here first; raises `BundleError` or `DataError`."
+    if not isinstance(folder, (str, os.PathLike)):
+        raise BundleError(f"a bundle is named by its folder, not by {type(folder).__name__}: "
+                          "give a path, or lite")
     found = recover_folder(folder, BUNDLE)
     is_here = os.path.isfile(found/"config.json")
     if str(folder) == SHIPPED and not is_here: return data_file("lite/config.json").parent
@@ -96,8 +100,8 @@ OLD_KEYS = {**HEADS_RENAMED, **PROJECTORS_RENAMED} # of the tensors
 
 def _read_json(folder):
     file = find_bundle(folder)/"config.json"
-    if not os.path.isfile(file):
-        raise BundleError(f"there is no bundle in {Path(folder).name!r}: "
+    if not os.path.isfile(file): # False too for a name that no system takes
+        raise BundleError(f"there is no bundle in {shown_name(Path(folder).name)}: "
                           "train one first, or name another folder")
     try: return json.loads(file.read_text())
     except ValueError as e:

@@ -9,6 +9,7 @@ __all__ = ['IMAGE', 'AUDIO', 'FRAMES_PER_TOKEN', 'AUDIO_MODES', 'PromptError', '
 
 # %% ../../nbs/07_model/00_processor.ipynb #imports
 import torch
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fastcore.basics import patch
 from torch import Tensor
@@ -17,7 +18,7 @@ from transformers import BatchFeature
 from ..core import MMError
 from ..data.conversations import inline_media
 from ..data.media import image_key, load_audio
-from ..audio import AudioEncoder, SilentAudio, check_audible
+from ..audio import AudioEncoder, AudioError, SilentAudio, check_audible
 from ..language import LanguageError, Segment, chat_segments, check_messages
 
 # %% ../../nbs/07_model/00_processor.ipynb #8f14e45f
@@ -35,8 +36,11 @@ def as_messages(
 def is_conversation(
     given,  # one conversation, or a list of them
 ) -> bool:
-    "Whether it is one conversation: a record or messages, and no list of such."
+    "Whether it is one conversation, and no list of such; raises `PromptError` if it is neither."
     if isinstance(given, dict): return True
+    if not isinstance(given, Sequence):
+        raise PromptError(f"{type(given).__name__} is no conversation: "
+                          "give a list of messages, a record, or a list of these")
     return bool(given) and isinstance(given[0], dict) and "messages" not in given[0]
 
 # %% ../../nbs/07_model/00_processor.ipynb #45c48cce
@@ -46,8 +50,17 @@ AUDIO_MODES = ("transcript", "tokens", "both")
 
 @dataclass(frozen=True, eq=False)
 class EncodedAudio:
-    "What is kept of a sound: Whisper's encoder states."
-    states: Tensor  # (T, D), one every 20 ms
+    "What is kept of a sound: Whisper's encoder states; raises `AudioError` if they are none."
+    states: Tensor  # (T, D), one every 20 ms, without NaN
+
+    def __post_init__(self):
+        states = self.states
+        is_tensor = isinstance(states, Tensor) and states.is_floating_point()
+        if not is_tensor or states.ndim != 2 or not states.numel():
+            raise AudioError("an encoded sound is a (T, D) tensor of floating point with at least "
+                             "one state: make it with `encode_audio`")
+        if not states.isfinite().all():
+            raise AudioError("the states of a sound hold NaN or infinity: encode it again")
 
     @property
     def tokens(self) -> int:
@@ -179,12 +192,18 @@ def encode(self:MMProcessor,
     return encoded
 
 # %% ../../nbs/07_model/00_processor.ipynb #33e75ff0
+def _check_same(sizes, what):
+    if len(set(sizes)) > 1:
+        raise PromptError(f"the {what} of a batch differ in size: encode all with this model")
+
 @patch
 def _image_inputs(self:MMProcessor, images):
     if not images: return {}
     if self.features is not None: return {"image_features": self.features(images)}
     is_features = [isinstance(image, Tensor) and image.ndim == 2 for image in images]
-    if all(is_features): return {"image_features": torch.stack(images).float()}
+    if all(is_features):
+        _check_same([image.shape for image in images], "features")
+        return {"image_features": torch.stack(images)}
     if any(is_features):
         raise PromptError("a batch holds pictures and kept features: use one or the other")
     return {"pixel_values": self.preprocess(images)}
@@ -198,6 +217,7 @@ def media_inputs(self:MMProcessor,
     states = [item.states.float() for item in media if isinstance(item, EncodedAudio)]
     inputs = self._image_inputs(images)
     if states:
+        _check_same([state.shape[1] for state in states], "states")
         inputs["audio_features"] = pad_sequence(states, batch_first=True)
         inputs["audio_frames"] = torch.tensor([len(state) for state in states])
     return inputs

@@ -58,8 +58,11 @@ def preprocess(self:DualEncoder,
 def check_features(self:DualEncoder,
     features: torch.Tensor, # (B, P, D)
 ) -> torch.Tensor:          # the same, as float32
-    "Pass features of the right width without NaN; raises `VisionError`."
-    if features.ndim != 3 or features.shape[-1] != self.width:
+    "Pass features of the right width without NaN, one at least; raises `VisionError`."
+    if not isinstance(features, torch.Tensor) or not features.is_floating_point():
+        found = getattr(features, "dtype", type(features).__name__)
+        raise VisionError(f"features are a tensor of floating point, not {found}: encode the image")
+    if features.ndim != 3 or features.shape[-1] != self.width or not features.numel():
         shape = tuple(features.shape)
         raise VisionError(f"features have shape {shape}: this encoder makes (B, P, {self.width})")
     if not features.isfinite().all():

@@ -182,8 +182,8 @@ def clear(self:FeatureCache):
 def _check(self:FeatureCache, rows):
     "Pass (n, ...) rows as float32; raises `VisionError`."
     if self.function is None: return self.encoder.check_features(rows)
-    if not rows.isfinite().all():
-        raise VisionError(f"{self.name} hold NaN or infinity: encode the images again")
+    if rows.is_complex() or not rows.isfinite().all():
+        raise VisionError(f"{self.name} are no finite real numbers: encode the images again")
     return rows.float()
 
 @patch
@@ -248,7 +248,7 @@ def __call__(self:FeatureCache,
     rows = [found[key] if key else image for key, image in zip(keys, images, strict=True)]
     if len({row.shape for row in rows}) > 1:
         raise VisionError("the features differ in shape: encode the images again")
-    return self._check(torch.stack([row.detach().cpu().float() for row in rows]))
+    return self._check(torch.stack([row.detach().cpu() for row in rows]))
 
 # %% ../../nbs/03_vision/04_features.ipynb #disk0030
 @patch
