@@ -116,7 +116,7 @@ def check_writable(
         raise _path_error(path, error) from None
     return place
 
-# %% ../nbs/01_files.ipynb #e189b5c6
+# %% ../nbs/01_files.ipynb #splitf01
 def _flush_to_disk(path):
     "Flush a file or, where the system can, a folder."
     on_windows = os.name == "nt"
@@ -125,6 +125,7 @@ def _flush_to_disk(path):
     try: os.fsync(handle)
     finally: os.close(handle)
 
+# %% ../nbs/01_files.ipynb #e189b5c6
 @contextmanager
 def scratch_folder(
     folder: Path, # what a killed run left there goes first
@@ -183,7 +184,7 @@ class FolderKind:
         return all(key in found and value in (None, found[key])
                    for key, value in self.holds.items())
 
-# %% ../nbs/01_files.ipynb #ddb6c452
+# %% ../nbs/01_files.ipynb #splitf02
 def _final_name(name):
     "What `atomic_file` was going to call a file."
     return re.sub(r"^\.(.+)\.\d+\.part", r"\1", name)
@@ -197,6 +198,7 @@ def _matches(path, pattern):
     parts, names = (*path.parts[:-1], _final_name(path.name)), pattern.split("/")
     return len(names) == len(parts) and all(map(fnmatch.fnmatchcase, parts, names))
 
+# %% ../nbs/01_files.ipynb #ddb6c452
 def foreign_files(
     folder, # path of any folder, or of none
     files,  # patterns, as in `FolderKind`
@@ -205,7 +207,7 @@ def foreign_files(
     for path in _files(folder):
         if not any(_matches(path, pattern) for pattern in files): yield path.as_posix()
 
-# %% ../nbs/01_files.ipynb #18cca54d
+# %% ../nbs/01_files.ipynb #splitf03
 def _why_foreign(folder, kind):
     "Why a folder may not be replaced; nothing if it may."
     foreign = next(foreign_files(folder, kind.files), None)
@@ -215,6 +217,7 @@ def _why_foreign(folder, kind):
     if first is None or kind.is_marked(folder): return None
     return f"holds {first.as_posix()!r} but no {kind.mark} that mmllm wrote"
 
+# %% ../nbs/01_files.ipynb #18cca54d
 def check_replaceable(
     folder,           # path of what is to be replaced or removed
     kind: FolderKind, # what may be there
@@ -259,12 +262,13 @@ def folder_lock(
         with suppress(OSError): lock.unlink() # while it is held; who waits makes a new one
         held.release()
 
-# %% ../nbs/01_files.ipynb #50f0e853
+# %% ../nbs/01_files.ipynb #splitf04
 def _put_back(target, kind):
     old = _beside(target, "old")
     if kind.is_marked(old) and not target.exists() and _why_foreign(old, kind) is None:
         old.rename(target)
 
+# %% ../nbs/01_files.ipynb #50f0e853
 def recover_folder(
     target,           # path of a folder that `replaced_folder` writes
     kind: FolderKind, # what it holds

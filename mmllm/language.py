@@ -107,12 +107,12 @@ def add_lora(
 ):                  # a `PeftModel`: the base frozen, the LoRA matrices trainable
     "Attach LoRA to the four matrices of every layer; raises `LanguageError` if it misses one."
     from peft import LoraConfig, get_peft_model
-    options = dict(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=LORA_TARGETS)
+    config = LoraConfig(task_type="CAUSAL_LM", r=r, lora_alpha=alpha, lora_dropout=dropout,
+                        target_modules=LORA_TARGETS)
     torch.manual_seed(seed)
-    adapted = get_peft_model(_prepare(model), LoraConfig(task_type="CAUSAL_LM", **options))
+    adapted = get_peft_model(_prepare(model), config)
     expected = model.config.num_hidden_layers * len(LORA_LAYERS)
-    found = _count_lora(adapted)
-    if found != expected:
+    if (found := _count_lora(adapted)) != expected:
         raise LanguageError(f"LoRA reached {found} matrices, not {expected}: is it a phi3 model?")
     return disable_weight_repacking(adapted)
 
@@ -359,6 +359,5 @@ def chat_segments(
     for (role, parts), after in zip(turns, cut[2::2], strict=True):
         segments += [_part_segment(tokenizer, role, *part) for part in parts]
         ids = encode_template(tokenizer, after)
-        ends_answer = role == "assistant" and len(ids) > 0
-        segments.append(Segment("template", ids, int(ends_answer)))
+        segments.append(Segment("template", ids, int(role == "assistant" and len(ids) > 0)))
     return segments

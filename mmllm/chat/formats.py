@@ -45,7 +45,7 @@ def _write(self:Chat, folder):
     text = json.dumps(about, ensure_ascii=False, indent=1)
     (folder/"chat.json").write_text(text, encoding="utf-8")
 
-# %% ../../nbs/10_chat/04_formats.ipynb #a7d11366
+# %% ../../nbs/10_chat/04_formats.ipynb #splitc01
 def _place(folder):
     "The folder of a conversation, after a save that was cut off too; raises `ChatError`."
     try:
@@ -56,6 +56,7 @@ def _place(folder):
                         f"({type(error).__name__}): name another") from error
     return recover_folder(place, CONVERSATION)
 
+# %% ../../nbs/10_chat/04_formats.ipynb #a7d11366
 @patch
 def save(self:Chat,
     folder,  # to write; a conversation that is there is replaced
@@ -121,6 +122,8 @@ def upgrade_format(
     return dict(format=CHAT_FORMAT, settings=settings, turns=turns)
 
 # %% ../../nbs/10_chat/04_formats.ipynb #75dd0926
+_BROKEN = OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+
 def _read_json(folder):
     "Content of a `chat.json`; a pipe or a device, which may never end, is none."
     file = folder/"chat.json"
@@ -143,13 +146,12 @@ def load(cls:Chat,
 ):                 # `Chat`
     "Open a saved conversation; raises `ChatError`, `SilentAudio`, or `MediaError` for lost media."
     folder = _place(folder)
-    broken = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
     try:
         about = _read_conversation(folder)
         chat = cls(model, **about["settings"])
         chat.turns = [_turn_from_json(turn, folder) for turn in about["turns"]]
     except MMError: raise
-    except broken as error:
+    except _BROKEN as error:
         raise ChatError(f"there is no conversation in {folder.name!r} that can be read "
                         f"({type(error).__name__}): name a folder that `save` made") from None
     return chat

@@ -124,11 +124,11 @@ def check_boxes(
 ) -> np.ndarray: # (n, 5) float32
     "Boxes as an array; raises `DataError` on malformed ones, and on a box outside the photo."
     array = _to_boxes(boxes, where)
-    classes, centres, sides = array[:, 0], array[:, 1:3], array[:, 3:]
+    classes, centres, size = array[:, 0], array[:, 1:3], array[:, 3:]
     if not np.isin(classes, range(80)).all():
         raise DataError(f"{where}: a class must be a whole number from 0 to 79")
-    outside = (centres - sides/2 < -1e-4) | (centres + sides/2 > 1 + 1e-4)
-    if (sides <= 0).any() or outside.any():
+    out = (centres - size/2 < -1e-4) | (centres + size/2 > 1 + 1e-4)
+    if (size <= 0).any() or out.any():
         advice = "it must have a size and lie inside the photo, from 0 to 1"
         raise DataError(f"{where}: a box is malformed: {advice}")
     return array

@@ -171,9 +171,9 @@ def coco_records(
         raise DataError(f"the split is train or validation, not {split!r}")
     paths = find_coco_photos(folder)
     texts = {n: row for n, row in load_coco_texts().items() if coco_split_of(n) == split}
-    records = []
-    for number, row in sorted(_photos_here(texts, paths).items()):
+    found = []
+    for n, row in sorted(_photos_here(texts, paths).items()):
         asked = sensible_questions(row)
         if row.get("captions") or any(asked.values()):
-            records.append(_coco_record(row, paths[number], asked))
-    return records
+            found.append(_coco_record(row, paths[n], asked))
+    return found

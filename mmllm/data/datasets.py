@@ -17,7 +17,7 @@ from .conversations import CAPTION_PROMPT, image_messages, make_record
 def _read_table(path):
     "The lines of a CSV file as dicts."
     try:
-        if Path(path).is_fifo(): raise OSError("a pipe, which may never end")
+        if Path(path).is_fifo(): raise OSError("a pipe")
         text = Path(path).read_text(encoding="utf-8-sig") # Excel writes a byte-order mark
         return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -13,11 +13,7 @@ import io, os, re, stat, struct, zlib
 import numpy as np
 import soundfile
 import soxr
-from PIL import Image, ImageOps
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
@@ -63,13 +59,9 @@ def _check_file(path, name, max_bytes):
     _check_bytes(info.st_size, max_bytes, name)
 
 # %% ../../nbs/02_data/00_media.ipynb #d3d94468
-def _expanded(path):
-    try: return Path(path).expanduser()
-    except RuntimeError: return Path(path) # "~nobody" has no home
-
 def _read_file(path, max_bytes):
     name = shown_name(Path(path).name or path)
-    path = _expanded(path)
+    path = Path(os.path.expanduser(path)) # "~nobody", who has no home, stays
     _check_file(path, name, max_bytes)
     try: return path.read_bytes(), name
     except OSError as error:
@@ -105,10 +97,10 @@ def _read(src, max_bytes):
 
 # %% ../../nbs/02_data/00_media.ipynb #aab32389
 IMAGE_FORMATS = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "WebP": WebPImageFile,
-    "GIF": GifImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
 }
 AUDIO_FORMATS = "WAV", "FLAC", "OGG", "MP3"
 
@@ -192,7 +184,7 @@ def _check_scan(image, data, name):
     if not {127, 128}.issuperset(np.ravel(image.getpixel(corner))): return
     end = re.compile(rb"\xff[^\x00\xd0-\xd7]|\Z").search(data, start).start()
     longer = io.BytesIO(data[:end] + _MORE + data[end:])
-    if np.array_equal(image, JpegImageFile(longer)): return
+    if np.array_equal(image, IMAGE_FORMATS["JPEG"](longer)): return
     raise DamagedMedia(f"{name} has fewer pixels than its header claims: fetch or save it again")
 
 # %% ../../nbs/02_data/00_media.ipynb #scan0003
@@ -210,9 +202,8 @@ def _open_image(src, max_pixels):
 
 # %% ../../nbs/02_data/00_media.ipynb #4e732ced
 def _on_white(image):
-    image = image.convert("RGBA")
     paper = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(paper, image)
+    return Image.alpha_composite(paper, image.convert("RGBA"))
 
 def _to_rgb(image):
     "Any colours as RGB, on white."
@@ -262,8 +253,7 @@ def load_image(
     else: image, name = _open_image(src, max_pixels)
     _check_size(image.size, name, max_pixels)
     with _decoding(name, image.format or "Pillow"):
-        upright = ImageOps.exif_transpose(image)
-        return np.array(_to_rgb(upright))
+        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
 
 # %% ../../nbs/02_data/00_media.ipynb #f457c545
 def image_key(
@@ -291,8 +281,7 @@ def _ogg_is_cut(data):
     page = data[data.rfind(b"OggS"):]
     if len(page) < 27: return True
     whole = 27 + page[26] + sum(page[27:27 + page[26]])
-    is_last = page[5] & 4
-    return len(page) < whole or not is_last
+    return len(page) < whole or not page[5] & 4 # the flag of the last one
 
 # %% ../../nbs/02_data/00_media.ipynb #66f041e1
 _KBPS_1 = 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320 # MPEG 1, layer III
@@ -313,8 +302,7 @@ def _mp3_length(data):
     "(samples, whether the last frame is cut off)"
     at, samples = 0, 0
     if data[:3] == b"ID3":
-        shifts = 21, 14, 7, 0
-        at = 10 + sum((b & 127) << n for b, n in zip(data[6:10], shifts, strict=False))
+        at = 10 + sum((b & 127) << n for b, n in zip(data[6:10], (21, 14, 7, 0), strict=False))
     while at < len(data) and (frame := _mp3_frame(int.from_bytes(data[at:at + 4], "big"))):
         at, samples = at + frame[0], samples + frame[1]
     begins_another = len(data) - at < 4 and data[at:at + 1] == b"\xff"
@@ -384,14 +372,13 @@ def _decode_audio(data, kind, name, max_seconds):
 LOUDEST = 10. # twenty decibels over full scale
 
 def _check_samples(wave, name):
+    advice = "give floating point in -1..1 (divide 16-bit samples by 32768)"
     if not np.issubdtype(wave.dtype, np.floating):
-        advice = "give floating point in -1..1 (divide 16-bit samples by 32768)"
         raise InvalidSamples(f"{name} holds {wave.dtype}: {advice}")
     if not np.isfinite(wave).all():
         raise InvalidSamples(f"{name} holds NaN or infinity: clean it before giving it")
     if (top := np.abs(wave).max()) > LOUDEST:
-        limits = "samples lie in -1..1: divide 16-bit samples by 32768"
-        raise InvalidSamples(f"{name} reaches {top:.0f}, {limits}")
+        raise InvalidSamples(f"{name} reaches {top:.0f}: {advice}")
 
 def _check_wave(wave, name, max_seconds):
     "The wave as contiguous (samples,) float32."
@@ -403,7 +390,7 @@ def _check_wave(wave, name, max_seconds):
     _check_samples(wave, name)
     return np.ascontiguousarray(wave, np.float32)
 
-# %% ../../nbs/02_data/00_media.ipynb #735b90b4
+# %% ../../nbs/02_data/00_media.ipynb #splitm01
 def _decode(data, name, max_seconds):
     kind = _expect(data, name, AUDIO_FORMATS, "a sound")
     if _is_cut(data, kind):
@@ -413,6 +400,7 @@ def _decode(data, name, max_seconds):
     with _decoding(name, kind), quiet_stderr() if kind == "MP3" else nullcontext():
         return _decode_audio(data, kind, name, max_seconds)
 
+# %% ../../nbs/02_data/00_media.ipynb #735b90b4
 def load_audio(
     src,                     # path, bytes, open file, or (samples,) float array of 16 kHz, mono
     max_seconds=MAX_SECONDS, # longest sound that is decoded

@@ -22,9 +22,10 @@ from .metrics import EmbeddingSpace, EvaluationError, check_pairs
 from .report import Report, score_items
 from .scores import Score, caption_scores
 
-# %% ../../nbs/09_evaluation/04_run.ipynb #d5b90ac0
+# %% ../../nbs/09_evaluation/04_run.ipynb #splite01
 MAX_NEW_TOKENS = {kind: 64 if kind == "text" else 24 for kind in KINDS} # of a reply of a bundle
 
+# %% ../../nbs/09_evaluation/04_run.ipynb #d5b90ac0
 def items_hash(
     items: list[Item],   # what is asked
     seed: int = 0,       # random seed of the shuffling
@@ -37,7 +38,7 @@ def items_hash(
     text = json.dumps(known, default=lambda thing: type(thing).__name__, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../../nbs/09_evaluation/04_run.ipynb #12160c98
+# %% ../../nbs/09_evaluation/04_run.ipynb #splite03
 def _whole_lines(path, head):
     "The complete lines of a file of replies, and whether something is to be mended."
     whole, newline, torn = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
@@ -49,12 +50,14 @@ def _whole_lines(path, head):
 
 _FIELDS = {"condition": str, "item": int, "reply": str} # of a line of the file
 
-def _checked_line(line):
+def _checked_line(text):
     "The line; `ValueError` where it is no reply."
+    line = json.loads(text)
     if isinstance(line, dict):
         if all(isinstance(line.get(name), kind) for name, kind in _FIELDS.items()): return line
     raise ValueError("no reply")
 
+# %% ../../nbs/09_evaluation/04_run.ipynb #12160c98
 def read_replies(
     path: str, # file of replies; made if there is none
     key: str,  # `items_hash` of what is asked
@@ -63,13 +66,13 @@ def read_replies(
     path = check_writable(path, is_file=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     whole, torn = _whole_lines(path, json.dumps({"items": key}).encode())
-    try: lines = [_checked_line(json.loads(line)) for line in whole.split(b"\n")[1:]]
+    try: lines = [_checked_line(text) for text in whole.split(b"\n")[1:]]
     except (ValueError, RecursionError) as e:
         raise EvaluationError(f"{path} is damaged: delete it and start again") from e
     if torn: path.write_bytes(whole + b"\n")
-    return {(line["condition"], line["item"]): line["reply"] for line in lines}
+    return {(row["condition"], row["item"]): row["reply"] for row in lines}
 
-# %% ../../nbs/09_evaluation/04_run.ipynb #2145742e
+# %% ../../nbs/09_evaluation/04_run.ipynb #splite02
 def _is_finite(image):
     "Whether it has no NaN or infinity; pictures that are no features never have."
     return not hasattr(image, "isfinite") or bool(image.isfinite().all())
@@ -85,6 +88,7 @@ def _check_item(i, item):
     if item.kind != "text" and not images:
         raise EvaluationError(f"item {i} shows no picture: this evaluation is about pictures")
 
+# %% ../../nbs/09_evaluation/04_run.ipynb #2145742e
 def check_items(
     items: list[Item], # what is to be asked
 ) -> list[Item]:       # the same

@@ -40,15 +40,15 @@ def reword(
 # %% ../../nbs/09_evaluation/05_spoken.ipynb #121486a1
 def _of_others(items, sounds, seed):
     "For each item the sound of a question about another photo; of another one, if there is none."
-    found = []
+    new = []
     for k, item in enumerate(items):
-        others = [j for j, other in enumerate(items) if other.photo != item.photo]
-        others = others or [j for j, other in enumerate(items) if other.question != item.question]
-        if not others:
+        rest = [j for j, one in enumerate(items) if one.photo != item.photo]
+        rest = rest or [j for j, one in enumerate(items) if one.question != item.question]
+        if not rest:
             why = "a shuffled sound is that of another question, and there is none"
             raise EvaluationError(f"{why}: give two questions or more, or no sounds")
-        found.append(sounds[np.random.default_rng((seed, k)).choice(others)])
-    return found
+        new.append(sounds[np.random.default_rng((seed, k)).choice(rest)])
+    return new
 
 def _audio_conditions(items, heard, sounds, seed):
     "The ways to ask that need an audio projector; `heard` are parts of a message."

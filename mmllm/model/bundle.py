@@ -75,9 +75,10 @@ def _adapter_state(self:MMModel):
     from peft import get_peft_model_state_dict
     return get_peft_model_state_dict(self.language, save_embedding_layers=False)
 
-# %% ../../nbs/07_model/02_bundle.ipynb #193046c7
+# %% ../../nbs/07_model/02_bundle.ipynb #splitb01
 SHIPPED = "lite"
 
+# %% ../../nbs/07_model/02_bundle.ipynb #193046c7
 def find_bundle(
     folder,  # a bundle, or `lite`
 ) -> Path:
@@ -108,12 +109,13 @@ def _read_json(folder):
         raise BundleError(f"config.json of the bundle is damaged ({e}): name another one, "
                           "or train again") from None
 
-# %% ../../nbs/07_model/02_bundle.ipynb #e4da3b7e
+# %% ../../nbs/07_model/02_bundle.ipynb #splitb02
 def _check_format(folder, found):
     if not isinstance(found, int) or not 1 <= found <= FORMAT:
         raise BundleError(f"{Path(folder).name!r} has the format {found}, and this mmllm reads "
                           f"those up to {FORMAT}: update mmllm")
 
+# %% ../../nbs/07_model/02_bundle.ipynb #e4da3b7e
 def read_config(
     folder,      # a bundle, or `lite`
 ) -> MMConfig:   # its `format` is that of the files

@@ -178,8 +178,8 @@ def check_generate_kwargs(
 @patch
 def _options(self:MMModel, shape, prefix, stopped, on_text, given):
     check_generate_kwargs(**given)
-    given = {name: value for name, value in given.items() if value is not None}
-    options = {"max_new_tokens": 64, "do_sample": False, **given}
+    options = {"max_new_tokens": 64, "do_sample": False}
+    options |= {k: v for k, v in given.items() if v is not None}
     self.check_prompt(shape[1], options["max_new_tokens"])
     if prefix is not None or on_text is not None: _check_single(shape[0])
     if on_text is not None:

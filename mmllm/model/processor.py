@@ -200,11 +200,11 @@ def _check_same(sizes, what):
 def _image_inputs(self:MMProcessor, images):
     if not images: return {}
     if self.features is not None: return {"image_features": self.features(images)}
-    is_features = [isinstance(image, Tensor) and image.ndim == 2 for image in images]
-    if all(is_features):
+    kept = [isinstance(image, Tensor) and image.ndim == 2 for image in images]
+    if all(kept):
         _check_same([image.shape for image in images], "features")
         return {"image_features": torch.stack(images)}
-    if any(is_features):
+    if any(kept):
         raise PromptError("a batch holds pictures and kept features: use one or the other")
     return {"pixel_values": self.preprocess(images)}
 

@@ -92,7 +92,7 @@ def prepare(self:TranscriptionStage,
 ):
     "Whisper gets its LoRA; raises `TrainingError` for too few recordings."
     if records[0].get("audios") and len(records) < 4:
-        raise TrainingError(f"{len(records)} recordings are too few to learn from: record five or "
+        raise TrainingError(f"{len(records)} recordings are too few: record five or "
                             "more, one of them for validation")
     encoder = model.audio_encoder
     encoder.add_lora(self.lora_r)

@@ -128,10 +128,10 @@ def place_features(self:SceneSynthesizer,
     "Places without objects, from a photo that is told about in similar words."
     with torch.no_grad():
         text = self.encoder.embed_texts(scene.captions[:1])[0].cpu()
-    nearest = (-(self.texts @ text)).argsort()[:12].tolist()
-    nearest = [i for i in nearest if len(self.free[i]) >= 8][:6]
-    if not nearest: return self.background.expand(self.side, self.side, -1).clone()
-    i = nearest[rng.integers(len(nearest))]
+    near = (-(self.texts @ text)).argsort()[:12].tolist()
+    near = [i for i in near if len(self.free[i]) >= 8][:6]
+    if not near: return self.background.expand(self.side, self.side, -1).clone()
+    i = near[rng.integers(len(near))]
     drawn = torch.from_numpy(rng.integers(len(self.free[i]), size=self.side ** 2))
     return self.features[i][self.free[i][drawn]].view(self.side, self.side, -1)
 

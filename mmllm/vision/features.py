@@ -74,7 +74,7 @@ class TensorFolder:
             if file.exists(): print(f"{file.name} is damaged and was removed", file=sys.stderr)
             file.unlink(missing_ok=True)
 
-# %% ../../nbs/03_vision/04_features.ipynb #disk0002
+# %% ../../nbs/03_vision/04_features.ipynb #splitt00
 @patch
 def get(self:TensorFolder,
     key: str,              # what the tensor is known by
@@ -83,6 +83,7 @@ def get(self:TensorFolder,
     file = self.files.get(key)
     return None if file is None else self._read(file, key)
 
+# %% ../../nbs/03_vision/04_features.ipynb #splitt01
 @patch
 def update(self:TensorFolder,
     tensors: dict, # key -> tensor
@@ -100,6 +101,7 @@ def update(self:TensorFolder,
     self.files |= dict.fromkeys(tensors, file)
     self.seen.add(file)
 
+# %% ../../nbs/03_vision/04_features.ipynb #disk0002
 @patch
 def clear(self:TensorFolder):
     "Remove the files."
@@ -177,7 +179,7 @@ def clear(self:FeatureCache):
     is_other = self.folder is not None and self.items.path != before.path
     if not is_other: self.items.clear() # what a folder has of these weights is theirs
 
-# %% ../../nbs/03_vision/04_features.ipynb #b3fc5439
+# %% ../../nbs/03_vision/04_features.ipynb #splitv01
 @patch
 def _check(self:FeatureCache, rows):
     "Pass (n, ...) rows as float32; raises `VisionError`."
@@ -186,6 +188,15 @@ def _check(self:FeatureCache, rows):
         raise VisionError(f"{self.name} are no finite real numbers: encode the images again")
     return rows.float()
 
+@patch
+def _touch(self:FeatureCache, keys):
+    "These were used last; what a full memory has not used for longest goes."
+    if self.folder is not None: return
+    for key in keys: self.items.move_to_end(key)
+    while self.max_items is not None and len(self.items) > self.max_items:
+        self.items.popitem(last=False)
+
+# %% ../../nbs/03_vision/04_features.ipynb #b3fc5439
 @patch
 def update(self:FeatureCache,
     features: dict, # image key -> (P, D) tensor
@@ -197,14 +208,6 @@ def update(self:FeatureCache,
     else: # never the same again for every run
         self.items.update({key: row for key, row in halves.items() if key not in self.items})
     self._touch(features)
-
-@patch
-def _touch(self:FeatureCache, keys):
-    "These were used last; what a full memory has not used for longest goes."
-    if self.folder is not None: return
-    for key in keys: self.items.move_to_end(key)
-    while self.max_items is not None and len(self.items) > self.max_items:
-        self.items.popitem(last=False)
 
 # %% ../../nbs/03_vision/04_features.ipynb #3f467e0d
 @patch
@@ -262,7 +265,7 @@ def fill(self:FeatureCache,
     missing = {key: image for key, image in keyed.items() if key not in self.items}
     for _ in self._encode(missing, progress): pass
 
-# %% ../../nbs/03_vision/04_features.ipynb #hand0002
+# %% ../../nbs/03_vision/04_features.ipynb #splitp00
 def _lost_images(sources):
     "The pictures of photos or records that are known by name only."
     lost = []
@@ -271,12 +274,14 @@ def _lost_images(sources):
         lost += [image for image in images if getattr(image, "path", "") is None]
     return lost
 
+# %% ../../nbs/03_vision/04_features.ipynb #splitp01
 def photos_at_hand(
     sources: list, # `Photo`s, or records
 ) -> bool:
     "Whether every picture can be opened: none is a photo of COCO128 without its file."
     return not _lost_images(sources)
 
+# %% ../../nbs/03_vision/04_features.ipynb #hand0002
 def check_photos(
     sources: list, # `Photo`s, or records
 ) -> list:         # the same
@@ -287,12 +292,13 @@ def check_photos(
         raise DataError(f"{len(lost)} photos are not here, {lost[0].name} for one: {advice}")
     return sources
 
-# %% ../../nbs/03_vision/04_features.ipynb #hand0005
+# %% ../../nbs/03_vision/04_features.ipynb #splitv02
 def _is_shipped(encoder):
     "Whether the shipped features are what this encoder would say."
     if not isinstance(encoder, LiteClip) or encoder.own_blocks: return False
     return (encoder.grid ** 2, encoder.width) == FEATURE_SHAPE
 
+# %% ../../nbs/03_vision/04_features.ipynb #hand0005
 def coco128_photos(
     cache: FeatureCache,   # of the encoder that is to see the photos; `lite-clip`'s is filled
     download: bool = True, # fetch the photos, if the encoder needs them and they are nowhere?
@@ -303,11 +309,12 @@ def coco128_photos(
         return coco128(download=False)
     return check_photos(coco128(download=download))
 
-# %% ../../nbs/03_vision/04_features.ipynb #8ed59186
+# %% ../../nbs/03_vision/04_features.ipynb #splitv03
 def _encoder_id(encoder):
     "Who made the features, as the file says it."
     return {"name": "lite-clip", "sha256": encoder.image_hash}
 
+# %% ../../nbs/03_vision/04_features.ipynb #8ed59186
 def make_features(
     encoder: DualEncoder, # a `LiteClip`
     photos: list,         # `Photo`s with files
