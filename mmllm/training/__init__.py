@@ -38,8 +38,8 @@ from .photos import (
     draw_view, named_classes, repeat_records, start_heads,
 )
 from .recipes import (
-    ALL_STAGES, Coco128Recipe, Coco6kRecipe, PHOTO_STAGES, RECIPES, SMALL_DATA_STAGES, STAGE_ORDER,
-    get_recipe, is_done, stage_names, start_model, train_recipe,
+    ALL_STAGES, Coco128Recipe, Coco6kRecipe, PHOTO_STAGES, RECIPES, SHIPPED_EYES, SMALL_DATA_STAGES,
+    STAGE_ORDER, get_recipe, is_done, stage_names, start_model, train_recipe,
 )
 
 __all__ = [
@@ -112,6 +112,7 @@ __all__ = [
     "Coco6kRecipe",
     "PHOTO_STAGES",
     "RECIPES",
+    "SHIPPED_EYES",
     "SMALL_DATA_STAGES",
     "STAGE_ORDER",
     "get_recipe",

@@ -101,7 +101,7 @@ def update(self:TensorFolder,
     self.files |= dict.fromkeys(tensors, file)
     self.seen.add(file)
 
-# %% ../../nbs/03_vision/04_features.ipynb #disk0002
+# %% ../../nbs/03_vision/04_features.ipynb #disk0006
 @patch
 def clear(self:TensorFolder):
     "Remove the files."
@@ -221,7 +221,8 @@ def _find(self:FeatureCache, keys):
 def _encode(self:FeatureCache, images, progress):
     "Yields images and their features as dicts by key, a batch at a time; each is kept at once."
     keys = list(images)
-    for i in tqdm(range(0, len(keys), self.batch_size), "encoding images", disable=not progress):
+    starts = range(0, len(keys), self.batch_size)
+    for i in tqdm(starts, "encoding images", disable=not (progress and keys)):
         some = [images[key] for key in keys[i:i + self.batch_size]]
         rows = encode_images(self.encoder, some, self.batch_size, False, self.function)
         batch = dict(zip(keys[i:i + self.batch_size], rows, strict=True))

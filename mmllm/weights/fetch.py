@@ -176,9 +176,9 @@ class PackagedWeights:
 # %% ../../nbs/01_weights/04_fetch.ipynb #cfdbec2d
 PACKAGED = {
     "smollm2-135m-instruct": PackagedWeights("language model", convert_smollm2, (SMOLLM2,)),
-    "lite-clip": PackagedWeights("image and caption encoders", convert_lite_clip, LITE_CLIP),
-    "lite2-clip": PackagedWeights(
-        "the same with larger eyes (optional)", convert_lite_clip, LITE2_CLIP),
+    "lite2-clip": PackagedWeights("image and caption encoders", convert_lite_clip, LITE2_CLIP),
+    "lite-clip": PackagedWeights(
+        "the same with smaller eyes (demo)", convert_lite_clip, LITE_CLIP),
     "whisper-tiny.en": PackagedWeights("speech, English", convert_whisper, (WHISPER_TINY,)),
     "whisper-base": PackagedWeights(
         "speech, 99 languages (optional)", convert_whisper, WHISPER_BASE),
