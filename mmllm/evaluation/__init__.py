@@ -19,9 +19,9 @@ from .metrics import (
     word_error_rate,
 )
 from .items import (
-    ABLATIONS, Item, KINDS, QUESTION_GROUPS, ablate, blank_image, build_items, coco_items,
-    derangement, grey_image, images_of, presence_items, question_items, read_captions,
-    read_instances, replace_images, shuffled_images, text_items, text_only,
+    ABLATIONS, Item, KINDS, QUESTION_GROUPS, ablate, blank_image, build_items, caption_items,
+    check_ablations, coco_items, derangement, grey_image, images_of, presence_items, question_items,
+    read_captions, read_instances, replace_images, shuffled_images, text_items, text_only,
 )
 from .scores import (
     CHAIR_MEASURES, OBJECT_MEASURES, Score, caption_scores, distinct, make_score, object_scores,
@@ -82,6 +82,8 @@ __all__ = [
     "ablate",
     "blank_image",
     "build_items",
+    "caption_items",
+    "check_ablations",
     "coco_items",
     "derangement",
     "grey_image",
