@@ -40,9 +40,9 @@ from .spoken import (
     spoken_scores, spoken_text, word_error_score,
 )
 from .bundle import (
-    MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash, describe_bundle,
-    embedding_space, evaluate_bundle, load_for_evaluation, lookup_captions, name_bundle,
-    reply_briefly, shipped_figures, shipped_tables,
+    DATA_NAMES, MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash,
+    coco6k_items, describe_bundle, embedding_space, evaluate_bundle, load_for_evaluation,
+    lookup_captions, name_bundle, reply_briefly, shipped_figures, shipped_tables,
 )
 
 __all__ = [
@@ -135,11 +135,13 @@ __all__ = [
     "spoken_scores",
     "spoken_text",
     "word_error_score",
+    "DATA_NAMES",
     "MAIN_CONDITIONS",
     "MAIN_METRICS",
     "SPOKEN_METRICS",
     "before_tuning",
     "bundle_hash",
+    "coco6k_items",
     "describe_bundle",
     "embedding_space",
     "evaluate_bundle",
