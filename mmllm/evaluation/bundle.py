@@ -9,6 +9,7 @@ __all__ = ['DATA_NAMES', 'MAIN_METRICS', 'MAIN_CONDITIONS', 'SPOKEN_METRICS', 'l
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #cdc45230
 import hashlib, json
+import numpy as np
 import torch
 from collections.abc import Callable
 from fastcore.basics import chunked
@@ -33,12 +34,11 @@ from ..vision.features import FeatureCache, coco128_photos
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #6c84a404
 def load_for_evaluation(
-    folder: str,       # a bundle, or `lite` for the one that comes with mmllm
-    kept: Path = None, # folder in which features are kept between runs; None: in memory
+    folder: str, # a bundle, or `lite` for the one that comes with mmllm
 ) -> MMModel:
     "A bundle as people load it, which computes the features of a photo once."
     model = MMModel.from_pretrained(folder)
-    model.processor.features = FeatureCache(model.vision, folder=kept)
+    model.processor.features = FeatureCache(model.vision)
     return model
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #d39fdfe2
@@ -83,6 +83,14 @@ def embedding_space(
     return EmbeddingSpace(places, partial(_embed_texts, model))
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #9c3f0a0a
+def _training_captions(model, photos):
+    "(image, caption) of each photo that the model may have learned from and that is here."
+    pairs = [(photo.image, photo.captions[0]) for photo in train_photos(photos)]
+    if not model.config.words: return pairs # a hundred photos were all
+    try: records = coco_records(split="train")
+    except DataError: return pairs
+    return pairs + [(record["images"][0], record["captions"][0]) for record in records]
+
 def lookup_captions(
     model: MMModel,        # its processor has a `FeatureCache`
     items: list[Item],     # what is asked
@@ -91,10 +99,13 @@ def lookup_captions(
 ) -> dict[str, list]:      # what `nearest_captions` returns; empty without photos
     "Captions of the nearest training photo, and the most usual one, for every caption item."
     if not photos: return {}
-    known = train_photos(photos)
-    places = embedding_space(model, {photo.name: photo.image for photo in known})
-    vectors = places.stack([photo.name for photo in known])
-    return nearest_captions(items, space, known, vectors)
+    pairs = _training_captions(model, photos)
+    many = FeatureCache(model.vision, batch_size=4, folder=cache_dir("features"))
+    features = many if model.config.words else model.processor.features
+    groups = chunked([image for image, _ in pairs], 64)
+    vectors = np.concatenate([_embed_images(model, features(group)) for group in groups])
+    return nearest_captions(items, space, [caption for _, caption in pairs], vectors)
+
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #58989bc1
 def bundle_hash(
@@ -229,7 +240,7 @@ def evaluate_bundle(
     ablations, weights = check_ablations(ablations), bundle_hash(folder)
     items = _given_items(images, captions, instances, speech, data, photos)
     about = describe_bundle(folder, weights)
-    model = load_for_evaluation(folder, cache_dir("features") if data == "coco6k" else None)
+    model = load_for_evaluation(folder)
     coco128 = _photos_for(model, is_needed=items is None)
     items = items or build_items(validation_photos(coco128))
     stem, where = _described(images, captions, data)
