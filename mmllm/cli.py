@@ -85,12 +85,17 @@ def evaluate(
     seed: int = 0,           # of shuffles, choices and intervals
     quick: store_true = False,   # captions and questions only
     speech: store_true = False,  # spoken questions and word error rates too
+    data: str = "coco128",   # coco128: its 28 validation photos; coco6k: 363 more of COCO
+    photos: str = None,      # folder of COCO's photos; $MMLLM_DATA/coco6k/images if not given
+    ablations: Param("blank, shuffled, 'text only'; several may follow, or none", str,
+                     nargs="*") = None,  # all three if not given
 ):
     "Measure it, with the picture and without. Raises `EvaluationError`, `BundleError`."
-    from mmllm.evaluation import evaluate_bundle
+    from mmllm.evaluation import ABLATIONS, evaluate_bundle
     report = evaluate_bundle(
         model, images=images, captions=captions, instances=instances, out=out,
-        batch_size=batch_size, seed=seed, quick=quick, speech=speech,
+        batch_size=batch_size, seed=seed, quick=quick, speech=speech, data=data, photos=photos,
+        ablations=ABLATIONS if ablations is None else ablations,
     )
     print(report)
     return report

@@ -19,9 +19,9 @@ from .metrics import (
     word_error_rate,
 )
 from .items import (
-    ABLATIONS, Item, KINDS, QUESTION_GROUPS, ablate, blank_image, build_items, coco_items,
-    derangement, grey_image, images_of, presence_items, question_items, read_captions,
-    read_instances, replace_images, shuffled_images, text_items, text_only,
+    ABLATIONS, Item, KINDS, QUESTION_GROUPS, ablate, blank_image, build_items, caption_items,
+    check_ablations, coco_items, derangement, grey_image, images_of, presence_items, question_items,
+    read_captions, read_instances, replace_images, shuffled_images, text_items, text_only,
 )
 from .scores import (
     CHAIR_MEASURES, OBJECT_MEASURES, Score, caption_scores, distinct, make_score, object_scores,
@@ -40,9 +40,9 @@ from .spoken import (
     spoken_scores, spoken_text, word_error_score,
 )
 from .bundle import (
-    MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash, describe_bundle,
-    embedding_space, evaluate_bundle, load_for_evaluation, lookup_captions, name_bundle,
-    reply_briefly, shipped_figures, shipped_tables,
+    DATA_NAMES, MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash,
+    coco6k_items, describe_bundle, embedding_space, evaluate_bundle, load_for_evaluation,
+    lookup_captions, name_bundle, reply_briefly, shipped_figures, shipped_tables,
 )
 
 __all__ = [
@@ -82,6 +82,8 @@ __all__ = [
     "ablate",
     "blank_image",
     "build_items",
+    "caption_items",
+    "check_ablations",
     "coco_items",
     "derangement",
     "grey_image",
@@ -134,11 +136,13 @@ __all__ = [
     "spoken_scores",
     "spoken_text",
     "word_error_score",
+    "DATA_NAMES",
     "MAIN_CONDITIONS",
     "MAIN_METRICS",
     "SPOKEN_METRICS",
     "before_tuning",
     "bundle_hash",
+    "coco6k_items",
     "describe_bundle",
     "embedding_space",
     "evaluate_bundle",

@@ -126,11 +126,11 @@ def ask_in_batches(
 def nearest_captions(
     items: list[Item],     # those of kind `caption` are answered
     space: EmbeddingSpace, # where their photos lie
-    photos: list,          # n training photos
+    captions: list,        # n captions, one of each training photo
     vectors: np.ndarray,   # (n, E) where the training photos lie
 ) -> dict[str, list]:      # `nearest photo` and `constant` -> N texts, None for other items
     "Captions of training photos: of the nearest one, and the one that is nearest to all of them."
-    captions, vectors = [photo.captions[0] for photo in photos], np.asarray(vectors)
+    vectors = np.asarray(vectors)
     constant = captions[int((np.asarray(space.embed(captions)) @ vectors.T).mean(1).argmax())]
     def nearest(item):
         "The caption of the training photo that is nearest to the item's."

@@ -113,11 +113,15 @@ def caption_scores(
 def _question_groups(items):
     "{metric: (N,) which questions count}"
     kinds = np.array([answer_kind(item.references[0]) for item in items])
+    masks = {kind: kinds == kind for kind in ("yes/no", "number", "other")}
     groups = {"accuracy": kinds != "", "accuracy, open": kinds != "yes/no"}
-    groups |= {f"accuracy, {kind}": kinds == kind for kind in ("yes/no", "number", "other")}
+    groups |= {f"accuracy, {kind}": mask for kind, mask in masks.items()}
     asked_by = np.array([item.group for item in items])
-    names = sorted({name for name in asked_by if name})
-    return groups | {f"accuracy, {name} questions": asked_by == name for name in names}
+    for name in sorted({name for name in asked_by if name}):
+        title, asked = f"accuracy, {name} questions", asked_by == name
+        groups[title] = asked
+        groups |= {f"{title}, {kind}": asked & mask for kind, mask in masks.items()}
+    return groups
 
 def question_scores(
     items: list[Item],            # questions
