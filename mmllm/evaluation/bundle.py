@@ -221,7 +221,7 @@ def _saved(report, name, seed):
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #data0010
 def _described(images, captions, data):
     "What the files of an evaluation are called, and which photos it asks about."
-    if images: return Path(captions).stem, f"photos of {Path(images).name}"
+    if images: return Path(captions or "photos").stem, f"photos of {Path(images).name}"
     if data == "coco6k": return "coco6k-validation", "validation photos of the larger COCO set"
     return "validation", "validation photos of COCO128"
 
@@ -252,9 +252,8 @@ def evaluate_bundle(
     model = load_for_evaluation(folder)
     coco128 = _photos_for(model, is_needed=items is None)
     items = items or build_items(validation_photos(coco128))
-    report = _asked(
-        model, folder, items, coco128, quick, speech, name, weights,
-        ablations=ablations, batch_size=batch_size, seed=seed, progress=progress)
+    options = dict(ablations=ablations, batch_size=batch_size, seed=seed, progress=progress)
+    report = _asked(model, folder, items, coco128, quick, speech, name, weights, **options)
     report.about = f"{about} Asked about {len({item.photo for item in items})} {where}."
     return _saved(report, name, seed)
 
