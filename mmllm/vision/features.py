@@ -185,7 +185,7 @@ def _check(self:FeatureCache, rows):
     "Pass (n, ...) rows as float32; raises `VisionError`."
     if self.function is None: return self.encoder.check_features(rows)
     if rows.is_complex() or not rows.isfinite().all():
-        raise VisionError(f"{self.name} are no finite real numbers: encode the images again")
+        raise VisionError(f"{self.name} hold NaN, infinity or complex numbers: encode them again")
     return rows.float()
 
 @patch
