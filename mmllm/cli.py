@@ -86,7 +86,7 @@ def evaluate(
     quick: store_true = False,   # captions and questions only
     speech: store_true = False,  # spoken questions and word error rates too
     data: str = "coco128",   # coco128: its 28 validation photos; coco6k: 363 more of COCO
-    photos: str = None,      # folder of COCO's photos; $MMLLM_DATA/coco6k/images if not given
+    photos: str = None,      # folder of COCO's photos: coco6k, and the nearest training photo
     ablations: Param("blank, shuffled, 'text only'; several may follow, or none", str,
                      nargs="*") = None,  # all three if not given
 ):

@@ -42,7 +42,7 @@ from .spoken import (
 from .bundle import (
     DATA_NAMES, MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash,
     coco6k_items, describe_bundle, embedding_space, evaluate_bundle, load_for_evaluation,
-    lookup_captions, name_bundle, reply_briefly, shipped_figures, shipped_tables,
+    lookup_captions, name_bundle, reply_briefly, shipped_figures, shipped_tables, training_captions,
 )
 
 __all__ = [
@@ -152,4 +152,5 @@ __all__ = [
     "reply_briefly",
     "shipped_figures",
     "shipped_tables",
+    "training_captions",
 ]

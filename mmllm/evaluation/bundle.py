@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATA_NAMES', 'MAIN_METRICS', 'MAIN_CONDITIONS', 'SPOKEN_METRICS', 'load_for_evaluation', 'reply_briefly',
-           'embedding_space', 'lookup_captions', 'bundle_hash', 'name_bundle', 'describe_bundle', 'coco6k_items',
-           'before_tuning', 'evaluate_bundle', 'shipped_figures', 'shipped_tables']
+           'embedding_space', 'training_captions', 'lookup_captions', 'bundle_hash', 'name_bundle', 'describe_bundle',
+           'coco6k_items', 'before_tuning', 'evaluate_bundle', 'shipped_figures', 'shipped_tables']
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #cdc45230
 import hashlib, json
@@ -85,29 +85,29 @@ def embedding_space(
     return EmbeddingSpace(places, partial(_embed_texts, model))
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #9c3f0a0a
-def _training_captions(model, photos):
-    "(image, caption) of each photo that the model may have learned from and that is here."
-    pairs = [(photo.image, photo.captions[0]) for photo in train_photos(photos)]
-    if not model.config.words: return pairs # a hundred photos were all
-    try: records = coco_records(split="train")
-    except DataError: return pairs
+def training_captions(
+    photos: list[Photo], # all of COCO128; empty where there are none
+    more: str = None,    # folder of COCO's photos: the five thousand of the larger set too
+) -> list:               # (image, caption) of each training photo
+    "Training photos and what is said of each; raises `DataError` without those of `more`."
+    records = coco_records(more, "train") if more else []
+    pairs = [(photo.image, photo.captions[0]) for photo in train_photos(photos)] if photos else []
     return pairs + [(record["images"][0], record["captions"][0]) for record in records]
 
 def lookup_captions(
     model: MMModel,        # its processor has a `FeatureCache`
     items: list[Item],     # what is asked
     space: EmbeddingSpace, # where their photos lie
-    photos: list[Photo],   # all of COCO128, from `coco128_photos`; empty where there are none
+    pairs: list,           # from `training_captions`
 ) -> dict[str, list]:      # what `nearest_captions` returns; empty without photos
     "Captions of the nearest training photo, and the most usual one, for every caption item."
-    if not photos: return {}
-    pairs = _training_captions(model, photos)
-    many = FeatureCache(model.vision, batch_size=4, folder=cache_dir("features"))
-    features = many if model.config.words else model.processor.features
+    if not pairs: return {}
+    features = model.processor.features
+    if len(pairs) > 1000: # too many for the memory
+        features = FeatureCache(model.vision, batch_size=4, folder=cache_dir("features"))
     groups = chunked([image for image, _ in pairs], 64)
     vectors = np.concatenate([_embed_images(model, features(group)) for group in groups])
     return nearest_captions(items, space, [caption for _, caption in pairs], vectors)
-
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #58989bc1
 def bundle_hash(
@@ -142,15 +142,17 @@ def describe_bundle(
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #3c1317e4
 DATA_NAMES = ("coco128", "coco6k")
 
-def _check_data(data, photos, images):
+def _check_data(data, images):
     "Raise `EvaluationError` for an unknown set of photos, or two of them."
     if data not in DATA_NAMES:
         names = " or ".join(DATA_NAMES)
         raise EvaluationError(f"no data are called {data!r}: choose {names}")
-    if photos and data != "coco6k":
-        raise EvaluationError("a folder of COCO's photos is for the data coco6k: choose them")
     if images and data != "coco128":
         raise EvaluationError(f"images and {data} are two sets of photos: choose one")
+
+def _check_numbers(seed, batch_size):
+    check_seed(seed)
+    if batch_size < 1: raise EvaluationError("the batch size is at least 1")
 
 def _check_folder(images, captions, instances, speech):
     "Raise `EvaluationError` for a folder of images that lacks something."
@@ -158,7 +160,6 @@ def _check_folder(images, captions, instances, speech):
         raise EvaluationError("give images and captions together, and instances only with them")
     if images and speech:
         raise EvaluationError("spoken questions need questions: leave the folder of images out")
-
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #data0003
 def coco6k_items(
@@ -170,7 +171,7 @@ def coco6k_items(
 
 def _given_items(images, captions, instances, speech, data, photos):
     "The items whose photos have to be here; None for COCO128's validation photos."
-    _check_data(data, photos, images)
+    _check_data(data, images)
     _check_folder(images, captions, instances, speech)
     if images: return check_items(coco_items(images, captions, instances))
     return check_items(coco6k_items(photos)) if data == "coco6k" else None
@@ -192,11 +193,11 @@ def before_tuning(
     return reply
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #0b619411
-def _asked(model, folder, items, photos, quick, speech, name, weights, **options):
+def _asked(model, folder, items, pairs, quick, speech, name, weights, **options):
     "Everything that is measured; replies are kept in a file whose name begins with `name`."
     space = embedding_space(model, {item.photo: images_of(item.messages)[0] for item in items})
     asked = _with_probes(items, quick, options["seed"])
-    given = lookup_captions(model, asked, space, photos)
+    given = lookup_captions(model, asked, space, pairs)
     save = f"{name}-{weights}{'-quick' if quick else ''}.jsonl"
     report = evaluate(partial(reply_briefly, model), asked, given=given, space=space, save=save,
                       model=weights, alone=before_tuning(folder), limits=MAX_NEW_TOKENS,
@@ -238,12 +239,11 @@ def evaluate_bundle(
     speech: bool = False,         # spoken questions and word error rates too
     progress: bool = True,        # show bars?
     data: str = "coco128",        # one of `DATA_NAMES`
-    photos: str = None,           # folder of COCO's photos, for `coco6k`
+    photos: str = None,           # folder of COCO's: for `coco6k`, and more training photos
     ablations: tuple = ABLATIONS, # what to try beside the full picture
 ) -> Report:
     "Measure a bundle; raises a `PathError`, `SeedError`, `EvaluationError` or `BundleError`."
-    check_seed(seed)
-    if batch_size < 1: raise EvaluationError("the batch size is at least 1")
+    _check_numbers(seed, batch_size)
     stem, where = _described(images, captions, data)
     name = _check_out(Path(out)/stem)
     ablations, weights = check_ablations(ablations), bundle_hash(folder)
@@ -252,8 +252,9 @@ def evaluate_bundle(
     model = load_for_evaluation(folder)
     coco128 = _photos_for(model, is_needed=items is None)
     items = items or build_items(validation_photos(coco128))
-    options = dict(ablations=ablations, batch_size=batch_size, seed=seed, progress=progress)
-    report = _asked(model, folder, items, coco128, quick, speech, name, weights, **options)
+    report = _asked(
+        model, folder, items, training_captions(coco128, photos), quick, speech, name, weights,
+        ablations=ablations, batch_size=batch_size, seed=seed, progress=progress)
     report.about = f"{about} Asked about {len({item.photo for item in items})} {where}."
     return _saved(report, name, seed)
 
