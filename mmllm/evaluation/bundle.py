@@ -239,7 +239,7 @@ def evaluate_bundle(
     speech: bool = False,         # spoken questions and word error rates too
     progress: bool = True,        # show bars?
     data: str = "coco128",        # one of `DATA_NAMES`
-    photos: str = None,           # folder of COCO's: for `coco6k`, and more training photos
+    photos: str = None,           # COCO's: for `coco6k`; else to look for the nearest there too
     ablations: tuple = ABLATIONS, # what to try beside the full picture
 ) -> Report:
     "Measure a bundle; raises a `PathError`, `SeedError`, `EvaluationError` or `BundleError`."
@@ -252,9 +252,9 @@ def evaluate_bundle(
     model = load_for_evaluation(folder)
     coco128 = _photos_for(model, is_needed=items is None)
     items = items or build_items(validation_photos(coco128))
-    report = _asked(
-        model, folder, items, training_captions(coco128, photos), quick, speech, name, weights,
-        ablations=ablations, batch_size=batch_size, seed=seed, progress=progress)
+    known = training_captions(coco128, None if data == "coco6k" else photos)
+    report = _asked(model, folder, items, known, quick, speech, name, weights,
+                    ablations=ablations, batch_size=batch_size, seed=seed, progress=progress)
     report.about = f"{about} Asked about {len({item.photo for item in items})} {where}."
     return _saved(report, name, seed)
 
