@@ -23,7 +23,7 @@ from mmllm.data.conversations import (
 from ..vision.concepts import concept_labels
 from ..vision.features import FeatureCache
 from ..model.model import autocast
-from .clip import ClipStage, ContrastiveDataset, captions_of, contrastive_loss
+from .clip import ClipStage, ContrastiveDataset, contrastive_loss
 from .align_tune import AlignStage, ConversationDataset, TuneStage
 
 # %% ../../nbs/08_training/06_photos.ipynb #e93c3391
@@ -110,9 +110,7 @@ class ViewedDataset(ContrastiveDataset):
         rng,          # numpy `Generator`
     ) -> dict:        # `image`, `caption`, `concept_labels`, and for training a `view`
         "One pair of a record."
-        captions = captions_of(record)
-        pair = {"image": record["images"][0], "caption": captions[rng.integers(len(captions))],
-                "concept_labels": concept_labels(record, self.words)}
+        pair = super().draw(record, rng) | {"concept_labels": concept_labels(record, self.words)}
         return pair | {"view": draw_view(rng, self.stage.crops)} if self.training else pair
 
 # %% ../../nbs/08_training/06_photos.ipynb #7cceb3a2
@@ -197,7 +195,8 @@ def finish(self:PhotoClipStage,
     records: list, # records that were learned from
     seed: int,     # seed of the run
 ):
-    "Nothing is left to do: features are kept by the weights that made them."
+    "Leave the features that were made before the blocks changed."
+    if model.processor.features is not None: model.processor.features.clear()
 
 # %% ../../nbs/08_training/06_photos.ipynb #5dfc0822
 def named_classes(

@@ -163,7 +163,7 @@ def records(self:Coco6kRecipe,
 ) -> tuple:    # records to learn from, records that say when to stop
     "Training data; raises `DataError` if the photos are not at hand."
     folder, half = cache_dir("features"), _half_precision(model)
-    model.processor.features = FeatureCache(model.vision, None, 4, folder, half)
+    model.processor.features = FeatureCache(model.vision, None, 4, folder, half, "half-features")
     learn, validation = self.training_records(), coco_records(self.photos, "validation")
     if stage.name in ("align", "tune"): return learn, validation[::3]
     learn = [record for record in learn if record["captions"]]
