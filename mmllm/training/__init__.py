@@ -6,7 +6,7 @@
 - `speech`: `listen-asr` fine-tunes Whisper's encoder on voices; `listen` teaches the audio projector to spell, then to be understood.
 - `synthetic`: Synthetic features for small data: prototypes of a thousand names and imagined scenes beside a hundred photos.
 - `small_data`: `clip`, `align` and `tune` with synthetic features beside a hundred photos: how `lite` is trained.
-- `photos`: `clip`, `align` and `tune` on photos that have captions and questions but no boxes: how the shipped `lite` model is taught.
+- `photos`: `clip`, `align`, `tune` and `answer` on photos that have captions and questions but no boxes: how the shipped `lite` model is taught.
 - `recipes`: The stages one after the other, on the hundred photos of COCO128 or on five thousand of COCO: what `mmllm train` does.
 """
 
@@ -33,12 +33,12 @@ from .small_data import (
     SyntheticConversationDataset, SyntheticConversations, SyntheticTuneStage, add_views,
 )
 from .photos import (
-    PhotoAlignStage, PhotoClipStage, PhotoConversationDataset, PhotoConversations, PhotoTuneStage,
-    REPEAT_PROMPTS, ViewedDataset, add_named_classes, class_questions, crop_states, draw_records,
-    draw_view, named_classes, repeat_records, start_heads,
+    PhotoAlignStage, PhotoAnswerStage, PhotoClipStage, PhotoConversationDataset, PhotoConversations,
+    PhotoTuneStage, REPEAT_PROMPTS, ViewedDataset, add_named_classes, class_questions, crop_states,
+    draw_records, draw_view, named_classes, repeat_records, start_heads,
 )
 from .recipes import (
-    ALL_STAGES, Coco128Recipe, Coco6kRecipe, PHOTO_STAGES, RECIPES, SHIPPED_EYES, SMALL_DATA_STAGES,
+    Coco128Recipe, Coco6kRecipe, PHOTO_STAGES, RECIPES, SHIPPED_EYES, SMALL_DATA_STAGES,
     STAGE_ORDER, get_recipe, is_done, stage_names, start_model, train_recipe,
 )
 
@@ -93,6 +93,7 @@ __all__ = [
     "SyntheticTuneStage",
     "add_views",
     "PhotoAlignStage",
+    "PhotoAnswerStage",
     "PhotoClipStage",
     "PhotoConversationDataset",
     "PhotoConversations",
@@ -107,7 +108,6 @@ __all__ = [
     "named_classes",
     "repeat_records",
     "start_heads",
-    "ALL_STAGES",
     "Coco128Recipe",
     "Coco6kRecipe",
     "PHOTO_STAGES",

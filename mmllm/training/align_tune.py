@@ -7,6 +7,7 @@ __all__ = ['ConversationDataset', 'AlignStage', 'self_distillation_targets', 'Tu
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #75bf2d8f
 import re
+import torch
 from dataclasses import dataclass, replace
 from functools import partial
 from fastcore.basics import chunked, patch
@@ -81,6 +82,8 @@ class AlignStage(Stage):
     name = "align"
     trainable = r"projectors\.(?!audio)"
     labels = ("label_counts",)
+    captions = None          # of a record's own, drawn each epoch; None: all of them
+    yes = 1                  # questions with the answer yes for each with no, where nobody counted
     max_positions = 700      # positions that learn at a time: more need more memory
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #de7adceb
@@ -107,24 +110,33 @@ def micro_batches(self:AlignStage,
     batch: dict, # what `collate` made
 ) -> list:       # (share of the loss, part of the batch)
     "Rows of the batch, at most `max_positions` positions at a time."
-    count, length = batch["input_ids"].shape
-    size = max(1, self.max_positions // length) # rows in a part
-    if size >= count or "audio_features" in batch: return [(1., batch)]
-    total, parts = batch["label_counts"].sum(), []
-    for start in range(0, count, size):
-        part = _rows_of(batch, slice(start, start + size), model.processor.image_tokens)
+    if "audio_features" in batch: return [(1., batch)]
+    lengths, image_tokens = _row_lengths(batch), model.processor.image_tokens
+    total, parts, start = batch["label_counts"].sum(), [], 0
+    while start < len(lengths):
+        longest = int(lengths[start:].max())
+        rows = slice(start, start + max(1, self.max_positions // longest))
+        part = _rows_of(batch, rows, image_tokens, longest)
         parts.append(((part["label_counts"].sum() / total).item(), part))
+        start = rows.stop
     return parts
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #c2a6e90d
-def _rows_of(batch, rows, image_tokens):
-    "Some rows of a batch, with the pictures that they show."
+def _row_lengths(batch): # -> (B,): places up to the last one that is no padding
+    "An empty place sees itself only, and so does the first."
+    used = batch["attention_mask"].sum(2) > 1
+    places = torch.arange(1, used.shape[1] + 1)
+    return (used.cpu() * places).amax(1).clamp(min=1)
+
+def _rows_of(batch, rows, image_tokens, longest):
+    "Some rows of a batch as far as they are filled, with the pictures that they show."
     in_row = (batch["media_mask"] == IMAGE).sum(1) // image_tokens
     first = int(in_row[:rows.start].sum())
     pictures = slice(first, first + int(in_row[rows].sum()))
     part = {}
     for name, value in batch.items():
-        if name not in ("pixel_values", "image_features"): part[name] = value[rows]
+        if name == "attention_mask": part[name] = value[rows, :longest, :longest]
+        elif name not in ("pixel_values", "image_features"): part[name] = value[rows, :longest]
         elif pictures.stop > pictures.start: part[name] = value[pictures]
     return part
 
