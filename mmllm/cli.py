@@ -59,7 +59,7 @@ def fetch(
 
 # %% ../nbs/13_cli.ipynb #a928969f
 def train(
-    stage: Param("clip, align, tune, (answer,) listen-asr, listen; all: those that see", str, opt=False,
+    stage: Param("clip, align, tune, answer, listen-asr, listen; all: what sees", str, opt=False,
                  nargs="?") = "all",  # which stage
     preset: str = "auto",  # tiny, lite, full or auto
     out: str = None,       # folder for the bundles; runs/PRESET if not given
