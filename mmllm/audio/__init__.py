@@ -14,8 +14,8 @@ from .whisper import (
 )
 from .transcription import (
     COMPRESSION_RATIO_THRESHOLD, LOGPROB_THRESHOLD, OVERLAP_SECONDS, STEADY_DB, TimedText,
-    Transcript, WhisperDecoder, is_repetitive, loudness_spread, merge_transcripts, split_windows,
-    transcribe, without_inventions,
+    Transcript, WhisperDecoder, is_repetitive, loudness_spread, mark_question, merge_transcripts,
+    split_windows, transcribe, without_inventions,
 )
 from .encoder import AudioEncoder, WHISPER_LORA_TARGETS, add_whisper_lora, whisper_lora_shapes
 
@@ -43,6 +43,7 @@ __all__ = [
     "WhisperDecoder",
     "is_repetitive",
     "loudness_spread",
+    "mark_question",
     "merge_transcripts",
     "split_windows",
     "transcribe",

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['STEADY_DB', 'COMPRESSION_RATIO_THRESHOLD', 'LOGPROB_THRESHOLD', 'OVERLAP_SECONDS', 'loudness_spread', 'TimedText',
            'Transcript', 'WhisperDecoder', 'is_repetitive', 'without_inventions', 'split_windows', 'merge_transcripts',
-           'transcribe']
+           'mark_question', 'transcribe']
 
 # %% ../../nbs/04_audio/01_transcription.ipynb #imports1
+import re
 import zlib
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -244,6 +245,21 @@ def merge_transcripts(
     kept = len(ends) - len(tail) + same.a + same.size
     return " ".join([*ends[:kept], *begins[same.b + same.size:]])
 
+# %% ../../nbs/04_audio/01_transcription.ipynb #quest002
+_QUESTION = re.compile(
+    r"((is|are|was|were|does|do|did|can|could|will|would|has)\ (the|an?|this|that|these|those|there|it|"
+    r"he|she|they|you|we|i|any|some|anybody|anyone|somebody|someone|many|both|all|his|her|their|your)"
+    r"|(what|which|where|who|whose|why)\ (is|are|was|were|does|do|did|can|could|color|colour|kind|"
+    r"type|time|animal|sport|room)|how\ (many|much|old|big|tall))\b[^.?!]*\.?",
+    re.IGNORECASE)
+
+def mark_question(
+    text: str, # what Whisper wrote
+) -> str:      # with a capital, and with a question mark if it is one English question
+    "Give a question the marks that a flat voice does not tell."
+    if _QUESTION.fullmatch(text): text = text.removesuffix(".") + "?"
+    return text[:1].upper() + text[1:]
+
 # %% ../../nbs/04_audio/01_transcription.ipynb #f50d3606
 @dataclass
 class _Piece:
@@ -286,7 +302,7 @@ def _join(pieces):
     said = [each for each in found if each.text] or found[:1]
     avg_logprob = float(np.mean([each.avg_logprob for each in said]))
     speech_probability = max(each.speech_probability for each in said)
-    return Transcript(text, avg_logprob, speech_probability, _join_segments(pieces))
+    return Transcript(mark_question(text), avg_logprob, speech_probability, _join_segments(pieces))
 
 # %% ../../nbs/04_audio/01_transcription.ipynb #transcr1
 def _cut(waves, size):
