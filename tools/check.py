@@ -6,11 +6,18 @@
     python tools/check.py browser     the files, and the chat in Chromium; likewise docs and wheel
 """
 import argparse, os, subprocess, sys, tempfile, threading, time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 import checks
-from notebooks import BIN, ROOT, paths
+from notebooks import BIN, NBS, ROOT, paths
 
 MINUTES = 15                                      # before a notebook counts as hung
+PAIR = (os.cpu_count() or 1) > 1                  # two notebooks at a time, with a thread each: most of their time is imports
+LONG = [                                          # the notebooks that take half a minute or more, the longest first
+    "tutorials/own_pictures", "08_training/02_align_tune", "09_evaluation/05_spoken", "08_training/05_small_data",
+    "04_audio/01_transcription", "09_evaluation/06_bundle", "10_chat/03_conversation", "08_training/00_trainer",
+    "tutorials/own_voice", "08_training/03_speech", "08_training/07_recipes", "03_vision/01_lite_clip",
+]
 OFFLINE = ["00_core", "01_weights/04_fetch", "index"] # run once more without a network
 FETCH = """
 from mmllm.core import get_preset
@@ -57,46 +64,54 @@ def without_network():
     path = os.pathsep.join(filter(None, [str(ROOT/"tools"/"offline"), os.environ.get("PYTHONPATH")]))
     return dict(PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
 
-def run_program(count, name, command, **env):
-    if not os.path.exists(command[0]): return count(name, [f"{os.path.basename(command[0])} is not installed: remove .venv/.ready and run make setup"])
+def program_result(name, command, **env):
+    "(name, faults, note) of a program."
+    if not os.path.exists(command[0]): return name, [f"{os.path.basename(command[0])} is not installed: remove .venv/.ready and run make setup"], ""
     code, output, seconds, size = execute(command, **env)
-    count(name, [] if code == 0 else [f"exit code {code}; it said:", *output.strip().splitlines()[-40:]], f"{seconds:.0f} s, {size:.1f} GB")
+    return name, [] if code == 0 else [f"exit code {code}; it said:", *output.strip().splitlines()[-40:]], f"{seconds:.0f} s, {size:.1f} GB"
 
 def notebook_result(path, label="", **env):
     "(name, faults, note) of one notebook, run in a process of its own; one that nbdev skips is a fault, not a success."
     name = path.relative_to(ROOT).as_posix()
+    if PAIR: env.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     code, output, seconds, size = execute([BIN/"nbdev_test", "--path", name, "--do_print"], **env)
     if code == 0 and f"- Completed {path}" not in output: code, output = 1, f"nbdev_test did not run it: {output}"
     faults = [f"{name} fails (exit code {code}); it said:", *output.strip().splitlines()[-40:]] if code else []
     return label + name, faults, f"{seconds:.0f} s, {size:.1f} GB"
 
-def run_notebooks(count, chosen, label="", **env):
-    "Run notebooks, two at a time with a thread each where there are two cores: most of their time is imports."
-    if (os.cpu_count() or 1) > 1: env.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-    with ThreadPoolExecutor(2 if "OMP_NUM_THREADS" in env else 1) as pool:
-        for result in pool.map(lambda path: notebook_result(path, label, **env), chosen): count(*result)
+def run_all(count, jobs):
+    "Run jobs, which return what `count` takes: two at a time where there are two cores, the first ones first."
+    with ThreadPoolExecutor(2 if PAIR else 1) as pool:
+        for done in as_completed([pool.submit(job) for job in jobs]): count(*done.result())
 
-def run_offline(count):
+def notebook_jobs(chosen, label="", **env): return [partial(notebook_result, path, label, **env) for path in chosen]
+
+def offline_jobs():
     "With the cache filled, everything must work without a network."
     env = without_network()
-    run_program(count, "offline: connections are refused", [sys.executable, "-c", BLOCKED], **env)
-    run_program(count, "offline: mmllm plan", [BIN/"mmllm", "plan"], **env)
-    run_program(count, "offline: fetch finds the lite weights", [sys.executable, "-c", FETCH], **env)
-    run_notebooks(count, [p for p in paths() if any(name in p.as_posix() for name in OFFLINE)], "offline: ", **env)
+    return [partial(program_result, "offline: connections are refused", [sys.executable, "-c", BLOCKED], **env),
+            partial(program_result, "offline: mmllm plan", [BIN/"mmllm", "plan"], **env),
+            partial(program_result, "offline: fetch finds the lite weights", [sys.executable, "-c", FETCH], **env),
+            *notebook_jobs([p for p in paths() if any(name in p.as_posix() for name in OFFLINE)], "offline: ", **env)]
 
-def run_docs(count):
-    "The documentation site."
-    run_program(count, "tools/docs.py", [sys.executable, ROOT/"tools"/"docs.py"])
-
-def run_wheel(count):
-    "The package as people install it: built, unpacked elsewhere, its files found and the chat opened from there."
-    run_program(count, "tools/wheel.py", [sys.executable, ROOT/"tools"/"wheel.py"])
-
-def run_browser(count):
-    "The chat in a real browser, where there is one."
+def tool_jobs(*names):
+    "The chat in a real browser, where there is one (`browser`); the documentation site (`docs`); the package as people install it (`wheel`)."
     import browser
-    if not browser.chromium(): return print("skip  tools/browser.py: no Chromium here, so nobody looked at the chat in a browser (Debian: apt install chromium)", flush=True)
-    run_program(count, "tools/browser.py", [sys.executable, ROOT/"tools"/"browser.py"])
+    if "browser" in names and not browser.chromium():
+        print("skip  tools/browser.py: no Chromium here, so nobody looked at the chat in a browser (Debian: apt install chromium)", flush=True)
+        names = [name for name in names if name != "browser"]
+    return [partial(program_result, f"tools/{name}.py", [sys.executable, ROOT/"tools"/f"{name}.py"]) for name in names]
+
+def all_jobs():
+    "What takes long stands first, so that nothing runs on alone at the end; the browser and what is offline need a cache that earlier ones have filled."
+    page = {p.relative_to(NBS).with_suffix("").as_posix(): p for p in paths()}
+    long = [page.pop(name) for name in LONG]
+    return [*notebook_jobs(long), *tool_jobs("browser"), *notebook_jobs(page.values()), *tool_jobs("docs", "wheel"), *offline_jobs()]
+
+def chosen_jobs(words):
+    "The notebooks whose path has one of the words, and the tools that are named."
+    tools = [name for name in ("browser", "docs", "wheel") if name in words]
+    return notebook_jobs([p for p in paths() if any(w in p.as_posix() for w in words)]) + tool_jobs(*tools)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,13 +121,9 @@ def main():
     count, start = Count(), time.time()
     for check in checks.ALL: count(check.__name__.replace("_", " "), faults_of(check))
     if not args.fast:
-        chosen = [p for p in paths() if not args.words or any(w in p.as_posix() for w in args.words)]
-        if not chosen and not {"browser", "docs", "wheel"} & set(args.words): count("notebooks to run", ["no notebook has that in its path: see nbs/"])
-        run_notebooks(count, chosen)
-        if not args.words or "docs" in args.words: run_docs(count)
-        if not args.words or "wheel" in args.words: run_wheel(count)
-        if not args.words or "browser" in args.words: run_browser(count)
-        if not args.words: run_offline(count)
+        jobs = chosen_jobs(args.words) if args.words else all_jobs()
+        if not jobs: count("notebooks to run", ["no notebook has that in its path: see nbs/"])
+        run_all(count, jobs)
     print(f"{time.time() - start:.0f} s in all")
     print(f"{count.passed} passed, {count.failed} failed", flush=True)
     return 1 if count.failed else 0

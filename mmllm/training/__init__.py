@@ -5,7 +5,7 @@
 - `align_tune`: `align` teaches the projectors to write what the language model can read; `tune` teaches both to answer questions.
 - `speech`: `listen-asr` fine-tunes Whisper's encoder on voices; `listen` teaches the audio projector to spell, then to be understood.
 - `synthetic`: Synthetic features for small data: prototypes of a thousand names and imagined scenes beside a hundred photos.
-- `small_data`: `clip`, `align` and `tune` with synthetic features beside a hundred photos: how `lite` is trained.
+- `small_data`: `clip`, `align` and `tune` with synthetic features beside a hundred photos: how `mmllm train` teaches `lite`.
 - `photos`: `clip`, `align`, `tune` and `answer` on photos that have captions and questions but no boxes: how the shipped `lite` model is taught.
 - `recipes`: The stages one after the other, on the hundred photos of COCO128 or on five thousand of COCO: what `mmllm train` does.
 """
