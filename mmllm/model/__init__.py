@@ -11,6 +11,7 @@
 
 from .config import (
     BundleError, FIELDS, FORMAT, Field, MMConfig, OWN_SIZES, OwnSizes, PARTS, check_fields,
+    shown_value,
 )
 from .processor import (
     AUDIO, AUDIO_MODES, EncodedAudio, EncodedConversation, FRAMES_PER_TOKEN, IMAGE, MMProcessor,
@@ -35,6 +36,7 @@ __all__ = [
     "OwnSizes",
     "PARTS",
     "check_fields",
+    "shown_value",
     "AUDIO",
     "AUDIO_MODES",
     "EncodedAudio",

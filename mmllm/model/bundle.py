@@ -26,7 +26,7 @@ from mmllm.language import (
     LORA_TARGETS, LanguageError, cast_parameters, lora_shapes, merge_adapter_weights, merge_lora,
 )
 from ..projection import PROJECTORS_RENAMED
-from .config import FORMAT, PARTS, BundleError, MMConfig, check_fields
+from .config import FORMAT, PARTS, BundleError, MMConfig, check_fields, shown_value
 from .model import MMModel, _revision, check_bases, expected_states
 
 # %% ../../nbs/07_model/02_bundle.ipynb #91aa81a5
@@ -216,8 +216,8 @@ def _check_adapter_config(place, config):
              "target_modules": LORA_TARGETS}
     for key, value in {**_PLAIN_LORA, **right}.items():
         if found.get(key, _PLAIN_LORA.get(key)) != value:
-            raise BundleError(f"{name} has {key} = {shown_name(found.get(key))}, not "
-                              f"{shown_name(value)}: it does not belong to this config.json")
+            raise BundleError(f"{name} has {key} = {shown_value(found.get(key))}, not "
+                              f"{shown_value(value)}: it does not belong to this config.json")
 
 @patch
 def _take_adapter(self:MMModel, state):
