@@ -203,6 +203,7 @@ def _finite_int(text):
 _FINITE = dict(parse_constant=_refuse_number, parse_float=_finite_float, parse_int=_finite_int)
 _KINDS = {dict: "an object, {...}", list: "a list, [...]"}
 
+# %% ../nbs/01_files.ipynb #readjs09
 def parse_json(
     text,                # string, or bytes in UTF-8
     name: str,           # what the sentence of an error calls it
@@ -318,29 +319,38 @@ def remove_folder(
 # %% ../nbs/01_files.ipynb #2bf931f1
 def _beside(target, ending): return target.with_name(f".{target.name}.{ending}")
 
+def _lock_of(target):
+    lock = _beside(target, "lock")
+    if lock.is_symlink() or lock.exists() and not lock.is_file():
+        raise PathError(f"{_shown(lock)} should be a file, for it locks {target.name!r}: remove it")
+    return FileLock(lock)
+
+def _acquire(held, target, wait):
+    try: held.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise FolderBusy(f"{_shown(target)} is being written by another process: "
+                         "wait until it is done, or name another folder") from None
+
+def _release(held, made):
+    with suppress(OSError): os.unlink(held.lock_file) # while it is held; who waits makes a new one
+    held.release()
+    with suppress(OSError): # what was made for the lock goes, if nothing else came into it
+        for place in made: place.rmdir()
+
+# %% ../nbs/01_files.ipynb #lock0002
 @contextmanager
 def folder_lock(
     target: Path,      # a folder that is to be written; links followed
     wait: bool = True, # for whoever has it now? else that is an error
 ):
     "Hold the lock of a folder; raises `FolderBusy`, `PathError`."
-    lock = _beside(target, "lock")
-    if lock.is_symlink() or lock.exists() and not lock.is_file():
-        raise PathError(f"{_shown(lock)} should be a file, for it locks {target.name!r}: remove it")
+    held = _lock_of(target)
     missing = [place for place in target.parents if not place.exists()]
     with explain_disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock)
-        try: held.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            raise FolderBusy(f"{_shown(target)} is being written by another process: "
-                             "wait until it is done, or name another folder") from None
+        _acquire(held, target, wait)
     try: yield
-    finally:
-        with suppress(OSError): lock.unlink() # while it is held; who waits makes a new one
-        held.release()
-        with suppress(OSError): # what was made for the lock goes, if nothing else came into it
-            for place in missing: place.rmdir()
+    finally: _release(held, missing)
 
 # %% ../nbs/01_files.ipynb #splitf04
 def _put_back(target, kind):
@@ -385,10 +395,6 @@ def _identity(folder): # what no other folder has; None where there is none
     except (OSError, ValueError): return None
     return about.st_dev, about.st_ino, about.st_ctime_ns
 
-def _is_settled(folder, before):
-    if before is None and os.path.isdir(_beside(folder, "old")): return False
-    return _identity(folder) == before
-
 def read_folder(
     target,           # path of a folder that `replaced_folder` writes
     kind: FolderKind, # what it holds
@@ -400,7 +406,8 @@ def read_folder(
         before, failure = _identity(folder), None
         try: found = read(folder)
         except Exception as error: failure = error
-        if not _is_settled(folder, before): time.sleep(.01)
+        is_between = before is None and os.path.isdir(_beside(folder, "old")) # the two renames
+        if is_between or _identity(folder) != before: time.sleep(.01)
         elif failure is None: return found
         else: raise failure
     raise FolderBusy(f"{_shown(folder)} is written again and again: try it later")

@@ -106,25 +106,28 @@ CONFIG_RENAMED = {
 OLD_KEYS = {**HEADS_RENAMED, **PROJECTORS_RENAMED} # of the tensors
 
 # %% ../../nbs/07_model/02_bundle.ipynb #splitb02
+def _check_family(place, family):
+    if family == "mmllm": return
+    raise BundleError(f"{shown_name(place.name)} holds a model of the type {shown_name(family)}, "
+                      "not an mmllm bundle")
+
 def _fields_in(place):
-    file = place/"config.json"
+    file, advice = place/"config.json", "name another one, or train again"
     if not os.path.isfile(file): # False too for a name that no system takes
         raise BundleError(f"there is no bundle in {shown_name(place.name)}: "
                           "train one first, or name another folder")
-    fields = read_json(file, BundleError, "name another one, or train again",
-                       "config.json of the bundle", kind=dict, max_mb=1)
-    if fields.get("model_type") != "mmllm":
-        family = shown_name(fields.get("model_type"))
-        raise BundleError(f"{shown_name(place.name)} holds a model of the type {family}, "
-                          "not an mmllm bundle")
+    fields = read_json(file, BundleError, advice, "config.json of the bundle", dict, max_mb=1)
+    _check_family(place, fields.get("model_type"))
     return fields
+
+def _check_format(place, found):
+    if not isinstance(found, int) or found <= FORMAT: return # all else is no matter of age
+    raise BundleError(f"{shown_name(place.name)} has the format {found}, and this mmllm reads "
+                      f"those up to {FORMAT}: update mmllm")
 
 def _config_in(place):
     fields = _fields_in(place)
-    found = fields.setdefault("format", 1)
-    if isinstance(found, int) and found > FORMAT:
-        raise BundleError(f"{shown_name(place.name)} has the format {found}, and this mmllm reads "
-                          f"those up to {FORMAT}: update mmllm")
+    _check_format(place, fields.setdefault("format", 1))
     fields.setdefault("trained_in_four_bit", fields.get("preset") != "tiny") # as all were then
     renamed = {CONFIG_RENAMED.get(key, key): value for key, value in fields.items()}
     return MMConfig(**check_fields(renamed))
@@ -180,22 +183,24 @@ def _check_finite(name, state):
             raise BundleError(f"{key!r} in {name} of the bundle holds NaN or infinity: "
                               "train it again, or name another")
 
+def _read_checked(file, expected, renamed):
+    found = _header(file, renamed)
+    if expected is not None:
+        _check_keys(file.name, found, expected)
+        _check_shapes(file.name, found, expected)
+    _check_formats(file.name, found)
+    return {renamed.get(key, key): tensor for key, tensor in load_file(file).items()}
+
+# %% ../../nbs/07_model/02_bundle.ipynb #reads001
 def read_state(
     file,                 # safetensors file of a bundle
     expected: dict=None,  # {key: tensor} of what must be in it; None: nothing is compared
     renamed: dict=None,   # {old key: new key}, for an old bundle
 ) -> dict:                # {key: tensor}
-    "The tensors of a file; raises `BundleError` on a wrong key, shape or number format, and on NaN."
+    "The tensors of a file; raises `BundleError` on a wrong key, shape or format, and on NaN."
     if not file.is_file():
         raise BundleError(f"the bundle has no {file.name}: it is incomplete, save it again")
-    renamed = renamed or {}
-    try:
-        found = _header(file, renamed)
-        if expected is not None:
-            _check_keys(file.name, found, expected)
-            _check_shapes(file.name, found, expected)
-        _check_formats(file.name, found)
-        state = {renamed.get(key, key): tensor for key, tensor in load_file(file).items()}
+    try: state = _read_checked(file, expected, renamed or {})
     except (SafetensorError, OSError) as e:
         raise BundleError(f"{file.name} of the bundle is damaged ({e}): save it again") from None
     _check_finite(file.name, state)
@@ -208,16 +213,18 @@ _PLAIN_LORA = { # settings of PEFT that would change the sum
     "layer_replication": None, "lora_bias": False,
 }
 
+def _lora_settings(config): # what `adapter_config.json` has to say
+    return {**_PLAIN_LORA, "peft_type": "LORA", "r": config.lora_r,
+            "lora_alpha": config.lora_alpha, "target_modules": LORA_TARGETS}
+
 def _check_adapter_config(place, config):
-    name = "adapter_config.json of the bundle"
-    found = read_json(place/"adapter"/"adapter_config.json", BundleError, "save it again", name,
-                      kind=dict, max_mb=1)
-    right = {"peft_type": "LORA", "r": config.lora_r, "lora_alpha": config.lora_alpha,
-             "target_modules": LORA_TARGETS}
-    for key, value in {**_PLAIN_LORA, **right}.items():
-        if found.get(key, _PLAIN_LORA.get(key)) != value:
-            raise BundleError(f"{name} has {key} = {shown_value(found.get(key))}, not "
-                              f"{shown_value(value)}: it does not belong to this config.json")
+    file, name = place/"adapter"/"adapter_config.json", "adapter_config.json of the bundle"
+    found = read_json(file, BundleError, "save it again", name, dict, max_mb=1)
+    for key, right in _lora_settings(config).items():
+        value = found.get(key, _PLAIN_LORA.get(key)) # PEFT adds settings now and then
+        if value == right: continue
+        raise BundleError(f"{name} has {key} = {shown_value(value)}, not {shown_value(right)}: "
+                          "it does not belong to this config.json")
 
 @patch
 def _take_adapter(self:MMModel, state):
@@ -244,12 +251,16 @@ def _expected(self:MMModel, adapter):
         "clip": self.vision.trainable_state_dict(),
         "audio": self.audio_encoder.expected_state(),
     }
-    if not adapter: return states
+    if adapter: states[_ADAPTER] = self._expected_adapter()
+    return states
+
+@patch
+def _expected_adapter(self:MMModel):
+    config = self.config
     if self.adapter_added:
         raise BundleError("the weights of this model hold an adapter already: load the bundle anew")
-    config = self.config
-    lora = (config.language, config.lora_r, _revision(config, "language"))
-    return {**states, _ADAPTER: lora_shapes(*lora) if self.merged else self._adapter_state()}
+    if not self.merged: return self._adapter_state()
+    return lora_shapes(config.language, config.lora_r, _revision(config, "language"))
 
 @patch
 def _take_states(self:MMModel, states):

@@ -175,16 +175,16 @@ def check_generate_kwargs(
     except (TypeError, ValueError) as error: raise PromptError(str(error).split("\n")[0]) from error
 
 # %% ../../nbs/07_model/03_generate.ipynb #92cc2275
+def _check_type(name, value, is_fine, wanted):
+    if value is None or is_fine: return
+    raise PromptError(f"{name} is of the type {type(value).__name__}: give {wanted}")
+
 def _check_helpers(prefix=None, stopped=None, on_text=None, streamer=None, **others):
-    for name, value in (("stopped", stopped), ("on_text", on_text)):
-        if value is not None and not callable(value):
-            raise PromptError(f"{name} is of the type {type(value).__name__}: give a function")
-    if prefix is not None and not isinstance(prefix, PrefixCache):
-        raise PromptError(f"prefix is of the type {type(prefix).__name__}: give a `PrefixCache`")
-    for name in ("put", "end"):
-        if streamer is not None and not callable(getattr(streamer, name, None)):
-            raise PromptError(f"streamer is of the type {type(streamer).__name__}: "
-                              "give one of transformers' streamers")
+    for name, function in (("stopped", stopped), ("on_text", on_text)):
+        _check_type(name, function, callable(function), "a function")
+    _check_type("prefix", prefix, isinstance(prefix, PrefixCache), "a `PrefixCache`")
+    is_streamer = all(callable(getattr(streamer, name, None)) for name in ("put", "end"))
+    _check_type("streamer", streamer, is_streamer, "one of transformers' streamers")
 
 def _check_tensors(**given):
     for name, tensor in given.items():
@@ -246,14 +246,15 @@ def generate(self:MMModel,
         return self._continue(rows, prefix, stopped or _never, **options)
 
 # %% ../../nbs/07_model/03_generate.ipynb #33e75ff0
+_OWN = {"prefix", "stopped", "on_text"} # helpers that `generate` takes beside the settings
+
 @patch
 def reply(self:MMModel,
     conversations,      # messages or a record, or a list of such (a batch: see above, bfloat16)
     **generate_kwargs,  # of `generate`
 ):                      # a string, or a list of them
     "What the model answers; raises what `MMProcessor` and `generate` raise."
-    own = {"prefix", "stopped", "on_text"}
-    check_generate_kwargs(**{k: v for k, v in generate_kwargs.items() if k not in own})
+    check_generate_kwargs(**{k: v for k, v in generate_kwargs.items() if k not in _OWN})
     _check_helpers(**generate_kwargs)
     batch, was_training = self.processor(conversations), self.training
     try: ids = self.eval().generate(**batch, **generate_kwargs)

@@ -127,15 +127,17 @@ def autocast(
 def _commit(folder): # of a folder in the Hub's cache
     return folder.name if folder.parent.name == "snapshots" else None
 
+_HASHES = {"sha256": weights_hash, "full_sha256": full_weights_hash} # the quick one first
+
 def _check_base(config, part):
     name, revision = getattr(config, part), _revision(config, part)
     folder, known = fetch(name, revision), config.bases.get(part, {})
     found = {"revision": revision or _commit(folder)}
-    for key, compute in (("sha256", weights_hash), ("full_sha256", full_weights_hash)):
+    for key, compute in _HASHES.items():
         found[key] = compute(folder)
-        if known.get(key, found[key]) != found[key]:
-            raise BundleError(f"the bundle was made for other weights of {name!r} ({part}): "
-                              "name the ones it was made for, or train again")
+        if known.get(key, found[key]) == found[key]: continue
+        raise BundleError(f"the bundle was made for other weights of {name!r} ({part}): "
+                          "name the ones it was made for, or train again")
     config.bases[part] = found
 
 def check_bases(
@@ -145,14 +147,17 @@ def check_bases(
     for part in PARTS: _check_base(config, part)
 
 # %% ../../nbs/07_model/01_model.ipynb #skel0001
+def _check_grid(config, side):
+    if config.image_tokens <= side ** 2: return
+    raise PresetError(f"image_tokens is {config.image_tokens}, and {config.vision!r} sees only "
+                      f"{side} x {side} places: choose at most that many")
+
 def _load_vision(config, device):
     vision = load_vision(config.vision, device, revision=_revision(config, "vision"))
     if config.words: vision.set_words(config.words)
     if config.vision_own_blocks: vision.add_own_blocks(config.vision_own_blocks)
     if config.vision_lora_r: vision.add_lora(config.vision_lora_r)
-    if config.image_tokens > vision.grid ** 2:
-        raise PresetError(f"image_tokens is {config.image_tokens}, and {config.vision!r} sees only "
-                          f"{vision.grid} x {vision.grid} places: choose at most that many")
+    _check_grid(config, vision.grid)
     return vision.requires_grad_(False)
 
 @patch(cls_method=True)
@@ -173,28 +178,31 @@ def _assemble(cls:MMModel, config, chosen:Plan, trainable=True, seed=0):
 def _blank_embeddings(width, names):
     return torch.zeros(1, device="cpu").expand(len(names), width) # one number, shown often
 
-def _skeleton_states(config):
-    revision = _revision(config, "language")
-    width = AutoConfig.from_pretrained(fetch(config.language, revision)).hidden_size
+def _skeletons(config): # -> (encoder, projectors)
+    folder = fetch(config.language, _revision(config, "language"))
+    width = AutoConfig.from_pretrained(folder).hidden_size
+    embed = partial(_blank_embeddings, width)
     with torch.device("meta"):
         vision = _load_vision(config, "meta")
-        projectors = _make_projectors(config, vision, width, 1., partial(_blank_embeddings, width))
+        return vision, _make_projectors(config, vision, width, 1., embed)
+
+def _lora_of(config): # {file without ending: shapes}
+    names, r = (config.language, config.audio), (config.lora_r, config.audio_lora_r)
+    revisions = [_revision(config, part) for part in ("language", "audio")]
     return {
-        "projectors": projectors.state_dict(),
-        "clip": vision.trainable_state_dict(),
-        "adapter/adapter_model": lora_shapes(config.language, config.lora_r, revision),
+        "adapter/adapter_model": lora_shapes(names[0], r[0], revisions[0]),
+        "audio": whisper_lora_shapes(names[1], r[1], revisions[1]) if r[1] else {},
     }
 
 def expected_states(
     config: MMConfig,  # of a saved model; its bases are fetched
 ) -> dict:             # {file without ending: {key: empty tensor on the device `meta`}}
     "Names and shapes of all that a bundle holds; raises `BundleError` if no such model can be."
-    try: states = _skeleton_states(config)
+    try: vision, projectors = _skeletons(config)
     except (VisionError, PresetError) as error:
         raise BundleError(f"config.json of the bundle asks for what cannot be: {error}") from None
-    r, revision = config.audio_lora_r, _revision(config, "audio")
-    states["audio"] = whisper_lora_shapes(config.audio, r, revision) if r else {}
-    return states
+    own = {"projectors": projectors.state_dict(), "clip": vision.trainable_state_dict()}
+    return {**own, **_lora_of(config)}
 
 # %% ../../nbs/07_model/01_model.ipynb #c4ca4238
 @patch(cls_method=True)

@@ -199,6 +199,7 @@ def _check_same(tensors, start, what): # from the dimension `start` on
     if len({tensor.shape[start:] for tensor in tensors}) > 1:
         raise PromptError(f"the {what} of a batch differ in size: encode all with this model")
 
+# %% ../../nbs/07_model/00_processor.ipynb #inputs01
 @patch
 def _image_inputs(self:MMProcessor, images):
     if not images: return {}

@@ -141,6 +141,8 @@ def add_lora(self:HubClip,
     return self
 
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #972dc858
+_ENCODERS = {"dual-encoder": LiteClip, "clip": HubClip}
+
 def load_vision(
     name: str,            # packaged name, Hub id or folder of a CLIP model
     device: str = "cpu",  # where it goes; `meta`: shapes without weights
@@ -149,10 +151,9 @@ def load_vision(
     "Load a dual encoder; raises `VisionError` if it is none, `WeightsError` if it can't be had."
     folder = fetch(name, revision)
     family = model_type(folder)
-    encoders = {"dual-encoder": LiteClip, "clip": HubClip}
-    if family not in encoders:
+    if family not in _ENCODERS:
         advice = "choose a clip one, such as openai/clip-vit-large-patch14-336"
         raise VisionError(f"{name!r} is a {family} model: {advice}")
     with torch.device("meta") if device == "meta" else nullcontext():
-        encoder = encoders[family](folder, skeleton=device == "meta")
+        encoder = _ENCODERS[family](folder, skeleton=device == "meta")
     return encoder.to(device, torch.float32).eval().requires_grad_(False)
