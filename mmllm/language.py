@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LORA_LAYERS', 'LORA_TARGETS', 'NF4_LEVELS', 'NF4_BLOCK', 'CHARACTERS_PER_TOKEN', 'LanguageError',
-           'disable_weight_repacking', 'load_tokenizer', 'load_language', 'add_lora', 'merge_adapter_weights',
-           'cast_parameters', 'round_to_nf4', 'merge_lora', 'Segment', 'encodable', 'encode_text', 'encode_template',
-           'check_messages', 'chat_segments']
+           'disable_weight_repacking', 'load_tokenizer', 'load_language', 'add_lora', 'lora_shapes',
+           'merge_adapter_weights', 'cast_parameters', 'round_to_nf4', 'merge_lora', 'Segment', 'encodable',
+           'encode_text', 'encode_template', 'check_messages', 'chat_segments']
 
 # %% ../nbs/05_language.ipynb #c81e728d
 import re
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import nn
-from transformers import AutoTokenizer, BitsAndBytesConfig, Phi3ForCausalLM
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, Phi3ForCausalLM
 from .core import MMError
 from .weights.fetch import fetch, model_type
 
@@ -140,6 +140,20 @@ def _lora_shapes(weights, r):
         a, b = _lora_keys(name)
         shapes |= {a: (r, weight.shape[1]), b: (weight.shape[0], r)}
     return shapes
+
+# %% ../nbs/05_language.ipynb #shapes02
+def lora_shapes(
+    name: str,          # packaged name, Hub id or local folder of a `phi3` model
+    r: int,             # rank of the adapter
+    revision: str=None, # commit, tag or branch on the Hub
+) -> dict:              # {PEFT's name: empty tensor on the device `meta`}
+    "Names and shapes of an adapter, without the model's weights; raises `LanguageError`."
+    folder = fetch(name, revision)
+    _check_family(folder, name)
+    with torch.device("meta"):
+        model = Phi3ForCausalLM(AutoConfig.from_pretrained(folder))
+        shapes = _lora_shapes(_lora_weights(model), r)
+        return {key: torch.empty(shape) for key, shape in shapes.items()}
 
 # %% ../nbs/05_language.ipynb #merge013
 def _check_keys(found, expected):

@@ -11,10 +11,11 @@ import nh3
 from contextlib import suppress
 from dataclasses import asdict
 from fastcore.basics import patch
+from functools import partial
 from markdown_it import MarkdownIt
 from pathlib import Path
 from ..core import MMError
-from ..files import FolderKind, recover_folder, replaced_folder
+from ..files import FolderKind, read_folder, read_json, recover_folder, replaced_folder
 from ..data.media import shown_name, sniff
 from .turns import ChatError, Turn, load_attachment, stats_line, whole_number
 from .conversation import Chat
@@ -122,30 +123,20 @@ def upgrade_format(
     return dict(format=CHAT_FORMAT, settings=settings, turns=turns)
 
 # %% ../../nbs/10_chat/04_formats.ipynb #75dd0926
-_BROKEN = OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
-
-def _read_json(folder):
-    "Content of a `chat.json`; a pipe or a device, which may never end, is none."
-    file = folder/"chat.json"
-    if not file.is_file(): raise FileNotFoundError(f"no file {file.name}")
-    return json.loads(file.read_text(encoding="utf-8"))
+_BROKEN = OSError, ValueError, KeyError, TypeError, AttributeError
 
 def _read_conversation(folder):
     "Content of a `chat.json` in today's format."
-    about = _read_json(folder)
+    name = f"there is no conversation in {folder.name!r}: chat.json"
+    about = read_json(folder/"chat.json", ChatError, "name a folder that `save` made", name)
     if about["format"] not in (1, CHAT_FORMAT):
         raise ChatError(f"the conversation in {folder.name!r} was saved by a newer mmllm: "
                         "update mmllm to open it")
     return upgrade_format(about)
 
 # %% ../../nbs/10_chat/04_formats.ipynb #75dd092a
-@patch(cls_method=True)
-def load(cls:Chat,
-    folder,        # of a saved conversation
-    model="lite",  # that goes on with it
-):                 # `Chat`
-    "Open a saved conversation; raises `ChatError`, `SilentAudio`, or `MediaError` for lost media."
-    folder = _place(folder)
+def _open(cls, model, folder):
+    "The conversation in a folder that nobody replaces meanwhile."
     try:
         about = _read_conversation(folder)
         chat = cls(model, **about["settings"])
@@ -155,6 +146,14 @@ def load(cls:Chat,
         raise ChatError(f"there is no conversation in {folder.name!r} that can be read "
                         f"({type(error).__name__}): name a folder that `save` made") from None
     return chat
+
+@patch(cls_method=True)
+def load(cls:Chat,
+    folder,        # of a saved conversation
+    model="lite",  # that goes on with it
+):                 # `Chat`
+    "Open a saved conversation; raises `ChatError`, `SilentAudio`, or `MediaError` for lost media."
+    return read_folder(_place(folder), CONVERSATION, partial(_open, cls, model))
 
 # %% ../../nbs/10_chat/04_formats.ipynb #043693e6
 def _open_fence(lines, fences):

@@ -8,7 +8,7 @@ __all__ = ['CLASS_NAMES', 'COCO128_URL', 'FEATURE_SHAPE', 'LARGEST', 'data_file'
            'load_manifest', 'coco128', 'save_features', 'load_features']
 
 # %% ../../nbs/02_data/02_coco128.ipynb #c81e728d
-import hashlib, json, os, re, sys
+import hashlib, os, re, sys
 import mmllm
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from ..core import cache_dir
-from ..files import atomic_file
+from ..files import atomic_file, parse_json, read_json, read_text
 from .media import DataError, StoredImage, shown_name, image_key
 from .photos import _INSIDE, download_photos, find_photos
 
@@ -36,24 +36,16 @@ def data_file(
     raise DataError(f"mmllm's data file {shown_name(name)} is missing: {advice}")
 
 # %% ../../nbs/02_data/02_coco128.ipynb #c9f0f895
-def _read_lines(path):
-    try: return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        advice = "check the path and the file"
-        raise DataError(f"{shown_name(path.name)} cannot be read as text: {advice}") from error
-
 def json_lines(
     path, # of a text file with an object of JSON on each line; empty lines are skipped
 ):        # yields (file and line, object)
     "The objects of a file, each with its place; raises `DataError` on a line that is no JSON."
-    path = Path(path)
-    for number, line in enumerate(_read_lines(path), 1):
+    name = shown_name(Path(path).name)
+    text = read_text(path, DataError, "check the path and the file", name, max_mb=512)
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip(): continue
-        where = f"{shown_name(path.name)}, line {number}"
-        try: row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where}: this is not JSON ({error}): mend or remove it") from error
-        yield where, row
+        where = f"{name}, line {number}"
+        yield where, parse_json(line, f"{where}: this", DataError, "mend or remove it")
 
 # %% ../../nbs/02_data/02_coco128.ipynb #df74f798
 def _photo_lines(path):
@@ -202,7 +194,7 @@ def object_counts(
 # %% ../../nbs/02_data/02_coco128.ipynb #e369853d
 def load_manifest() -> dict: # {name: (SHA-256, perceptual hash, (width, height))}
     "What each of the 128 photos must be; raises `DataError` where the file is missing."
-    rows = json.loads(data_file("coco128_manifest.json").read_text())
+    rows = read_json(data_file("coco128_manifest.json"), DataError, "install mmllm again")
     labels = load_labels()
     return {name: (*row, labels[name]["size"]) for name, row in rows.items()}
 

@@ -8,13 +8,13 @@ __all__ = ['KINDS', 'QUESTION_GROUPS', 'ABLATIONS', 'Item', 'build_items', 'ques
            'derangement', 'shuffled_images', 'ablate', 'check_ablations', 'presence_items', 'text_items']
 
 # %% ../../nbs/09_evaluation/01_items.ipynb #1fe1b738
-import json
 import numpy as np
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PureWindowsPath
+from ..files import read_json
 from ..data.coco128 import object_counts
 from mmllm.data.conversations import (
     CAPTION_PROMPT, OBJECTS_PROMPT, QUESTION_SUFFIX, absent_classes, check_classes, cooccurrence,
@@ -98,13 +98,7 @@ def caption_items(
     return items
 
 # %% ../../nbs/09_evaluation/01_items.ipynb #587fb11c
-def _read_json(path, kind):
-    "The content of a JSON file."
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as e: reason, cause = f"cannot be read ({e.strerror})", e
-    except ValueError as e: reason, cause = "is not JSON", e
-    raise EvaluationError(f"{path} {reason}: give a COCO {kind} file") from cause
+_LARGEST_MB = 512 # the instances of COCO's training photos have 448
 
 def _not_coco(path, kind, needs):
     "The error of another sort of file."
@@ -120,7 +114,8 @@ def _check_names(names, path):
 
 def _read_annotations(path, kind, key):
     "{file name: what its annotations say under `key`}, and everything else in a COCO file."
-    data = _read_json(path, kind)
+    data = read_json(path, EvaluationError, f"give a COCO {kind} file", str(path), kind=dict,
+                     finite=False, max_mb=_LARGEST_MB)
     try:
         files = {image["id"]: image["file_name"] for image in data["images"]}
         found = {name: [] for name in files.values()}

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fastcore.basics import chunked
 from tqdm.auto import tqdm
-from ..files import check_writable, explain_disk_errors
+from ..files import check_writable, explain_disk_errors, parse_json
 from mmllm.evaluation.items import (
     ABLATIONS, KINDS, Item, ablate, derangement, images_of, text_only,
 )
@@ -52,9 +52,8 @@ _FIELDS = {"condition": str, "item": int, "reply": str} # of a line of the file
 
 def _checked_line(text):
     "The line; `ValueError` where it is no reply."
-    line = json.loads(text)
-    if isinstance(line, dict):
-        if all(isinstance(line.get(name), kind) for name, kind in _FIELDS.items()): return line
+    line = parse_json(text, "the line", ValueError, "", kind=dict)
+    if all(isinstance(line.get(name), kind) for name, kind in _FIELDS.items()): return line
     raise ValueError("no reply")
 
 # %% ../../nbs/09_evaluation/04_run.ipynb #12160c98
@@ -67,7 +66,7 @@ def read_replies(
     path.parent.mkdir(parents=True, exist_ok=True)
     whole, torn = _whole_lines(path, json.dumps({"items": key}).encode())
     try: lines = [_checked_line(text) for text in whole.split(b"\n")[1:]]
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise EvaluationError(f"{path} is damaged: delete it and start again") from e
     if torn: path.write_bytes(whole + b"\n")
     return {(row["condition"], row["item"]): row["reply"] for row in lines}

@@ -10,18 +10,24 @@ import json, os
 import torch
 from dataclasses import replace
 from fastcore.basics import patch
+from functools import partial
 from pathlib import Path
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 from ..core import Preset, PresetError, inference_dtype, pick_dtype, plan
-from ..files import FolderKind, check_replaceable, recover_folder, replaced_folder
+from mmllm.files import (
+    FolderKind, check_replaceable, read_folder, read_json, recover_folder, replaced_folder,
+)
 from ..data.coco128 import data_file
 from ..data.media import shown_name
 from ..vision import HEADS_RENAMED
-from ..language import LanguageError, cast_parameters, merge_adapter_weights, merge_lora
+from mmllm.language import (
+    LORA_TARGETS, LanguageError, cast_parameters, lora_shapes, merge_adapter_weights, merge_lora,
+)
 from ..projection import PROJECTORS_RENAMED
-from .model import FORMAT, BundleError, MMConfig, MMModel
+from .config import FORMAT, PARTS, BundleError, MMConfig, check_fields, shown_value
+from .model import MMModel, _revision, check_bases, expected_states
 
 # %% ../../nbs/07_model/02_bundle.ipynb #91aa81a5
 BUNDLE_FILES = ( # what `save_pretrained` and `train` write
@@ -99,39 +105,57 @@ CONFIG_RENAMED = {
 }
 OLD_KEYS = {**HEADS_RENAMED, **PROJECTORS_RENAMED} # of the tensors
 
-def _read_json(folder):
-    file = find_bundle(folder)/"config.json"
-    if not os.path.isfile(file): # False too for a name that no system takes
-        raise BundleError(f"there is no bundle in {shown_name(Path(folder).name)}: "
-                          "train one first, or name another folder")
-    try: return json.loads(file.read_text())
-    except ValueError as e:
-        raise BundleError(f"config.json of the bundle is damaged ({e}): name another one, "
-                          "or train again") from None
-
 # %% ../../nbs/07_model/02_bundle.ipynb #splitb02
-def _check_format(folder, found):
-    if not isinstance(found, int) or not 1 <= found <= FORMAT:
-        raise BundleError(f"{Path(folder).name!r} has the format {found}, and this mmllm reads "
-                          f"those up to {FORMAT}: update mmllm")
+def _check_family(place, family):
+    if family == "mmllm": return
+    raise BundleError(f"{shown_name(place.name)} holds a model of the type {shown_name(family)}, "
+                      "not an mmllm bundle")
+
+def _fields_in(place):
+    file, advice = place/"config.json", "name another one, or train again"
+    if not os.path.isfile(file): # False too for a name that no system takes
+        raise BundleError(f"there is no bundle in {shown_name(place.name)}: "
+                          "train one first, or name another folder")
+    fields = read_json(file, BundleError, advice, "config.json of the bundle", dict, max_mb=1)
+    _check_family(place, fields.get("model_type"))
+    return fields
+
+def _check_format(place, found):
+    if not isinstance(found, int) or found <= FORMAT: return # all else is no matter of age
+    raise BundleError(f"{shown_name(place.name)} has the format {found}, and this mmllm reads "
+                      f"those up to {FORMAT}: update mmllm")
+
+def _config_in(place):
+    fields = _fields_in(place)
+    _check_format(place, fields.setdefault("format", 1))
+    fields.setdefault("trained_in_four_bit", fields.get("preset") != "tiny") # as all were then
+    renamed = {CONFIG_RENAMED.get(key, key): value for key, value in fields.items()}
+    return MMConfig(**check_fields(renamed))
 
 # %% ../../nbs/07_model/02_bundle.ipynb #e4da3b7e
 def read_config(
     folder,      # a bundle, or `lite`
 ) -> MMConfig:   # its `format` is that of the files
     "The configuration of a bundle; raises `BundleError` if the folder is none."
-    fields = _read_json(folder)
-    family = fields.get("model_type") if isinstance(fields, dict) else None
-    if family != "mmllm":
-        raise BundleError(f"{Path(folder).name!r} holds a {family} model, not an mmllm bundle")
-    _check_format(folder, fields.setdefault("format", 1))
-    fields.setdefault("trained_in_four_bit", fields.get("preset") != "tiny") # as all were then
-    return MMConfig.from_dict({CONFIG_RENAMED.get(k, k): v for k, v in fields.items()})
+    return read_folder(find_bundle(folder), BUNDLE, _config_in)
 
 # %% ../../nbs/07_model/02_bundle.ipynb #fa2c9355
-def _check_keys(name, state, expected):
-    missing = sorted(expected.keys() - state.keys())
-    extra = sorted(state.keys() - expected.keys())
+_FORMATS = ("F16", "BF16", "F32") # of numbers that a bundle may hold
+
+def _header(file, renamed): # {key of today: (shape, number format)}
+    found = {}
+    with safe_open(file, framework="pt") as opened:
+        for key in opened.keys():
+            tensor, today = opened.get_slice(key), renamed.get(key, key)
+            if today in found:
+                raise BundleError(f"{file.name} of the bundle holds {today!r} under two names: "
+                                  "save it again")
+            found[today] = tuple(tensor.get_shape()), tensor.get_dtype()
+    return found
+
+def _check_keys(name, found, expected):
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(found.keys() - expected.keys())
     if missing:
         raise BundleError(f"{name} of the bundle lacks {missing[0]!r} ({len(missing)} missing): "
                           "it is incomplete, or of another version")
@@ -139,71 +163,125 @@ def _check_keys(name, state, expected):
         raise BundleError(f"{name} of the bundle has an unexpected {extra[0]!r} "
                           f"({len(extra)} of them): it is of another version")
 
-def _check_shapes(state, expected):
-    for key, tensor in state.items():
-        found, right = tuple(tensor.shape), tuple(expected[key].shape)
-        if found != right:
-            raise BundleError(f"{key!r} of the bundle has shape {found}, not {right}")
+def _check_shapes(name, found, expected):
+    for key, (shape, _) in found.items():
+        right = tuple(expected[key].shape)
+        if shape != right:
+            raise BundleError(f"{key!r} in {name} of the bundle has shape {shape}, not {right}: "
+                              "it does not fit config.json or the base")
+
+def _check_formats(name, found):
+    for key, (_, kind) in found.items():
+        if kind not in _FORMATS:
+            raise BundleError(f"{key!r} in {name} of the bundle holds numbers of the format "
+                              f"{kind}: it takes {', '.join(_FORMATS)}")
 
 # %% ../../nbs/07_model/02_bundle.ipynb #aab32389
+def _check_finite(name, state):
+    for key, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise BundleError(f"{key!r} in {name} of the bundle holds NaN or infinity: "
+                              "train it again, or name another")
+
+def _read_checked(file, expected, renamed):
+    found = _header(file, renamed)
+    if expected is not None:
+        _check_keys(file.name, found, expected)
+        _check_shapes(file.name, found, expected)
+    _check_formats(file.name, found)
+    return {renamed.get(key, key): tensor for key, tensor in load_file(file).items()}
+
+# %% ../../nbs/07_model/02_bundle.ipynb #reads001
 def read_state(
     file,                 # safetensors file of a bundle
-    expected: dict=None,  # {key: tensor} of what must be in it; None: somebody else checks
+    expected: dict=None,  # {key: tensor} of what must be in it; None: nothing is compared
     renamed: dict=None,   # {old key: new key}, for an old bundle
 ) -> dict:                # {key: tensor}
-    "The tensors of a file; raises `BundleError` on a missing or unexpected key, or a wrong shape."
+    "The tensors of a file; raises `BundleError` on a wrong key, shape or format, and on NaN."
     if not file.is_file():
         raise BundleError(f"the bundle has no {file.name}: it is incomplete, save it again")
-    try: state = load_file(file)
-    except SafetensorError as e:
+    try: state = _read_checked(file, expected, renamed or {})
+    except (SafetensorError, OSError) as e:
         raise BundleError(f"{file.name} of the bundle is damaged ({e}): save it again") from None
-    state = {(renamed or {}).get(k, k): tensor for k, tensor in state.items()}
-    if expected is not None:
-        _check_keys(file.name, state, expected)
-        _check_shapes(state, expected)
+    _check_finite(file.name, state)
     return state
 
 # %% ../../nbs/07_model/02_bundle.ipynb #8613985e
-@patch
-def _attach_adapter(self:MMModel, file):
-    from peft import set_peft_model_state_dict
-    state = read_state(file, self._adapter_state())
-    set_peft_model_state_dict(self.language, state)
+_PLAIN_LORA = { # settings of PEFT that would change the sum
+    "bias": "none", "use_dora": False, "use_rslora": False, "fan_in_fan_out": False,
+    "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None, "layers_to_transform": None,
+    "layer_replication": None, "lora_bias": False,
+}
+
+def _lora_settings(config): # what `adapter_config.json` has to say
+    return {**_PLAIN_LORA, "peft_type": "LORA", "r": config.lora_r,
+            "lora_alpha": config.lora_alpha, "target_modules": LORA_TARGETS}
+
+def _check_adapter_config(place, config):
+    file, name = place/"adapter"/"adapter_config.json", "adapter_config.json of the bundle"
+    found = read_json(file, BundleError, "save it again", name, dict, max_mb=1)
+    for key, right in _lora_settings(config).items():
+        value = found.get(key, _PLAIN_LORA.get(key)) # PEFT adds settings now and then
+        if value == right: continue
+        raise BundleError(f"{name} has {key} = {shown_value(value)}, not {shown_value(right)}: "
+                          "it does not belong to this config.json")
 
 @patch
-def _add_adapter(self:MMModel, file):
-    state, config = read_state(file), self.config
-    if self.adapter_added:
-        raise BundleError("the weights of this model hold an adapter already: load the bundle anew")
+def _take_adapter(self:MMModel, state):
+    from peft import set_peft_model_state_dict
+    config = self.config
+    if not self.merged: return set_peft_model_state_dict(self.language, state)
     try: merge_adapter_weights(self.language, state, config.lora_r, config.lora_alpha)
     except LanguageError as e: raise BundleError(str(e)) from None
     self.adapter_added = True
 
-@patch
-def _load_adapter(self:MMModel, file):
-    if self.merged: self._add_adapter(file)
-    else: self._attach_adapter(file)
-
 # %% ../../nbs/07_model/02_bundle.ipynb #9f61408e
+_ADAPTER = "adapter/adapter_model"
+
+def _states_in(place, config, expected): # {file without ending: its tensors}
+    renamed = OLD_KEYS if config.format < FORMAT else {}
+    if _ADAPTER in expected: _check_adapter_config(place, config)
+    return {name: read_state(place/f"{name}.safetensors", state, renamed)
+            for name, state in expected.items()}
+
+@patch
+def _expected(self:MMModel, adapter):
+    states = {
+        "projectors": self.projectors.state_dict(),
+        "clip": self.vision.trainable_state_dict(),
+        "audio": self.audio_encoder.expected_state(),
+    }
+    if adapter: states[_ADAPTER] = self._expected_adapter()
+    return states
+
+@patch
+def _expected_adapter(self:MMModel):
+    config = self.config
+    if self.adapter_added:
+        raise BundleError("the weights of this model hold an adapter already: load the bundle anew")
+    if not self.merged: return self._adapter_state()
+    return lora_shapes(config.language, config.lora_r, _revision(config, "language"))
+
+@patch
+def _take_states(self:MMModel, states):
+    if _ADAPTER in states: self._take_adapter(states[_ADAPTER])
+    self.projectors.load_state_dict(states["projectors"])
+    self.vision.load_trainable_state_dict(states["clip"])
+    self.audio_encoder.load_trainable_state_dict(states["audio"])
+    return self
+
+# %% ../../nbs/07_model/02_bundle.ipynb #loadw001
 @patch
 def load_weights(self:MMModel,
     folder,              # a bundle
     adapter: bool=True,  # the language model's adapter too?
 ) -> MMModel:
     "Take what training made; raises `BundleError` and changes nothing if it does not fit."
-    folder = find_bundle(folder)
-    renamed = OLD_KEYS if read_config(folder).format < FORMAT else {}
-    def read(name, expected):
-        "What one file has to hold."
-        return read_state(folder/f"{name}.safetensors", expected, renamed)
-    projectors = read("projectors", self.projectors.state_dict())
-    vision = read("clip", self.vision.trainable_state_dict())
-    audio = read("audio", self.audio_encoder.expected_state())
-    if adapter: self._load_adapter(folder/"adapter"/"adapter_model.safetensors")
-    self.projectors.load_state_dict(projectors)
-    self.vision.load_trainable_state_dict(vision)
-    self.audio_encoder.load_trainable_state_dict(audio)
-    return self
+    expected = self._expected(adapter)
+    def read(place):
+        "The tensors of the bundle in a folder."
+        return _states_in(place, _config_in(place), expected)
+    return self._take_states(read_folder(find_bundle(folder), BUNDLE, read))
 
 # %% ../../nbs/07_model/02_bundle.ipynb #54229abf
 def _preset_of(config):
@@ -211,7 +289,7 @@ def _preset_of(config):
                   config.image_tokens, config.concept_tokens)
 
 def _move_bases(config, parts):
-    unknown = sorted(parts.keys() - {"vision", "audio", "language"})
+    unknown = sorted(parts.keys() - set(PARTS))
     if unknown:
         raise PresetError(f"a bundle has no base called {unknown[0]!r}: "
                           "it has vision, audio and language")
@@ -219,6 +297,15 @@ def _move_bases(config, parts):
         if not name: continue
         setattr(config, part, str(name))
         config.bases.get(part, {}).pop("revision", None)
+
+# %% ../../nbs/07_model/02_bundle.ipynb #readb002
+def _bundle_in(parts, adapter, place): # -> (`MMConfig`, {file without ending: its tensors})
+    config = _config_in(place)
+    _move_bases(config, parts)
+    check_bases(config)
+    expected = expected_states(config)
+    if not adapter: expected.pop(_ADAPTER)
+    return config, _states_in(place, config, expected)
 
 # %% ../../nbs/07_model/02_bundle.ipynb #d8f24ec5
 @patch(cls_method=True)
@@ -232,12 +319,12 @@ def from_pretrained(cls:MMModel,
     **parts,                 # vision=, audio=, language=: where the bases are now, if they moved
 ) -> MMModel:                # in eval mode
     "Put a saved model together again; raises `BundleError`, `WeightsError`, `PresetError`."
-    config = read_config(folder)
-    _move_bases(config, parts)
+    read = partial(_bundle_in, parts, adapter)
+    config, states = read_folder(find_bundle(folder), BUNDLE, read)
     chosen = plan(_preset_of(config), device, four_bit, trainable)
     dtype = dtype or chosen.dtype
     base = replace(chosen, dtype=dtype if trainable else pick_dtype(chosen.device))
-    model = cls._assemble(config, base, trainable).load_weights(folder, adapter)
+    model = cls._assemble(config, base, trainable)._take_states(states)
     if model.merged: cast_parameters(model.language, dtype) # once, after the sum
     return model
 

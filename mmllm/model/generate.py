@@ -175,13 +175,32 @@ def check_generate_kwargs(
     except (TypeError, ValueError) as error: raise PromptError(str(error).split("\n")[0]) from error
 
 # %% ../../nbs/07_model/03_generate.ipynb #92cc2275
+def _check_type(name, value, is_fine, wanted):
+    if value is None or is_fine: return
+    raise PromptError(f"{name} is of the type {type(value).__name__}: give {wanted}")
+
+def _check_helpers(prefix=None, stopped=None, on_text=None, streamer=None, **others):
+    for name, function in (("stopped", stopped), ("on_text", on_text)):
+        _check_type(name, function, callable(function), "a function")
+    _check_type("prefix", prefix, isinstance(prefix, PrefixCache), "a `PrefixCache`")
+    is_streamer = all(callable(getattr(streamer, name, None)) for name in ("put", "end"))
+    _check_type("streamer", streamer, is_streamer, "one of transformers' streamers")
+
+def _check_tensors(**given):
+    for name, tensor in given.items():
+        is_dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if not is_dense or tensor.is_meta:
+            raise PromptError(f"{name} is no dense tensor with values: pass what `processor` made")
+
 @patch
 def _options(self:MMModel, shape, prefix, stopped, on_text, given):
     check_generate_kwargs(**given)
+    _check_helpers(prefix, stopped, on_text, given.get("streamer"))
     options = {"max_new_tokens": 64, "do_sample": False}
     options |= {k: v for k, v in given.items() if v is not None}
     self.check_prompt(shape[1], options["max_new_tokens"])
-    if prefix is not None or on_text is not None: _check_single(shape[0])
+    helpers = prefix, on_text, given.get("streamer")
+    if any(helper is not None for helper in helpers): _check_single(shape[0])
     if on_text is not None:
         options["streamer"] = TextStreamer(self.processor.tokenizer, on_text)
     if stopped is not None: options["stopping_criteria"] = [StopCondition(stopped)]
@@ -212,10 +231,14 @@ def generate(self:MMModel,
     **generate_kwargs,            # of transformers' `generate`: max_new_tokens, do_sample, ...
 ) -> Tensor:                      # (B, new tokens)
     "Token ids of the replies; raises `PromptError`, and what `embed` raises."
+    media = dict(pixel_values=pixel_values, image_features=image_features,
+                 audio_features=audio_features, audio_frames=audio_frames)
+    media = {name: tensor for name, tensor in media.items() if tensor is not None}
+    _check_tensors(input_ids=input_ids, attention_mask=attention_mask, media_mask=media_mask,
+                   **media)
     options = self._options(input_ids.shape, prefix, stopped, on_text, generate_kwargs)
-    media = pixel_values, image_features, audio_features, audio_frames
     with self.precision():
-        rows = self.embed(input_ids, media_mask, *media)
+        rows = self.embed(input_ids, media_mask, **media)
         if prefix is None and (stopped is None or len(rows) > 1):
             return self._generate(rows, attention_mask, **options)
         rows = rows[:, attention_mask[0].bool().to(rows.device)]
@@ -223,14 +246,16 @@ def generate(self:MMModel,
         return self._continue(rows, prefix, stopped or _never, **options)
 
 # %% ../../nbs/07_model/03_generate.ipynb #33e75ff0
+_OWN = {"prefix", "stopped", "on_text"} # helpers that `generate` takes beside the settings
+
 @patch
 def reply(self:MMModel,
     conversations,      # messages or a record, or a list of such (a batch: see above, bfloat16)
     **generate_kwargs,  # of `generate`
 ):                      # a string, or a list of them
     "What the model answers; raises what `MMProcessor` and `generate` raise."
-    own = {"prefix", "stopped", "on_text"}
-    check_generate_kwargs(**{k: v for k, v in generate_kwargs.items() if k not in own})
+    check_generate_kwargs(**{k: v for k, v in generate_kwargs.items() if k not in _OWN})
+    _check_helpers(**generate_kwargs)
     batch, was_training = self.processor(conversations), self.training
     try: ids = self.eval().generate(**batch, **generate_kwargs)
     finally: self.train(was_training)

@@ -56,9 +56,10 @@ class EncodedAudio:
     def __post_init__(self):
         states = self.states
         is_tensor = isinstance(states, Tensor) and states.is_floating_point()
-        if not is_tensor or states.ndim != 2 or not states.numel():
-            raise AudioError("an encoded sound is a (T, D) tensor of floating point with at least "
-                             "one state: make it with `encode_audio`")
+        is_dense = is_tensor and states.layout == torch.strided and not states.is_meta
+        if not is_dense or states.ndim != 2 or not states.numel():
+            raise AudioError("an encoded sound is a dense (T, D) tensor of floating point with at "
+                             "least one state: make it with `encode_audio`")
         if not states.isfinite().all():
             raise AudioError("the states of a sound hold NaN or infinity: encode it again")
 
@@ -192,17 +193,20 @@ def encode(self:MMProcessor,
     return encoded
 
 # %% ../../nbs/07_model/00_processor.ipynb #33e75ff0
-def _check_same(sizes, what):
-    if len(set(sizes)) > 1:
+def _check_same(tensors, start, what): # from the dimension `start` on
+    if any(tensor.layout != torch.strided or tensor.is_meta for tensor in tensors):
+        raise PromptError(f"the {what} are sparse, or have no values: give dense tensors")
+    if len({tensor.shape[start:] for tensor in tensors}) > 1:
         raise PromptError(f"the {what} of a batch differ in size: encode all with this model")
 
+# %% ../../nbs/07_model/00_processor.ipynb #inputs01
 @patch
 def _image_inputs(self:MMProcessor, images):
     if not images: return {}
     if self.features is not None: return {"image_features": self.features(images)}
     kept = [isinstance(image, Tensor) and image.ndim == 2 for image in images]
     if all(kept):
-        _check_same([image.shape for image in images], "features")
+        _check_same(images, 0, "features")
         return {"image_features": torch.stack(images)}
     if any(kept):
         raise PromptError("a batch holds pictures and kept features: use one or the other")
@@ -217,7 +221,7 @@ def media_inputs(self:MMProcessor,
     states = [item.states.float() for item in media if isinstance(item, EncodedAudio)]
     inputs = self._image_inputs(images)
     if states:
-        _check_same([state.shape[1] for state in states], "states")
+        _check_same(states, 1, "states")
         inputs["audio_features"] = pad_sequence(states, batch_first=True)
         inputs["audio_frames"] = torch.tensor([len(state) for state in states])
     return inputs

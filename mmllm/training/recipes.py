@@ -7,12 +7,14 @@ __all__ = ['STAGE_ORDER', 'SMALL_DATA_STAGES', 'SHIPPED_EYES', 'PHOTO_STAGES', '
            'Coco6kRecipe', 'get_recipe', 'is_done', 'start_model', 'train_recipe']
 
 # %% ../../nbs/08_training/07_recipes.ipynb #434f6a76
-import ctypes, gc, json, sys, time
+import ctypes, gc, sys, time
 from dataclasses import dataclass
 from fastcore.basics import patch
 from pathlib import Path
 from ..core import cache_dir, check_seed, get_preset, inference_dtype
-from ..files import check_replaceable, check_writable, recover_folder, remove_folder
+from mmllm.files import (
+    check_replaceable, check_writable, folder_lock, read_json, recover_folder, remove_folder,
+)
 from ..data.coco128 import coco128, train_photos
 from ..data.coco_photos import coco_records
 from ..data.conversations import photo_record
@@ -189,11 +191,7 @@ def get_recipe(
     raise TrainingError(f"no recipe is called {data!r}: choose {' or '.join(RECIPES)}")
 
 # %% ../../nbs/08_training/07_recipes.ipynb #c3e3d2a8
-def _read_training(note):
-    try: was = json.loads(note.read_text())
-    except (ValueError, RecursionError): was = None
-    if isinstance(was, dict): return was
-    raise TrainingError(f"{note} is damaged: add --restart, or choose another --out")
+_AGAIN = "add --restart, or choose another --out"
 
 def is_done(
     folder,        # bundle of a stage
@@ -203,10 +201,9 @@ def is_done(
     "Whether the bundle is what training would make; raises `TrainingError` if it is another."
     note = recover_folder(folder, BUNDLE)/"training.json"
     if not note.is_file(): return False
-    was = _read_training(note)
+    was = read_json(note, TrainingError, _AGAIN, str(note), kind=dict, finite=False, max_mb=64)
     if (was.get("stage"), was.get("seed")) == (stage.settings(), seed): return True
-    raise TrainingError(f"{folder} was trained with other settings: add --restart, or choose "
-                        "another --out")
+    raise TrainingError(f"{folder} was trained with other settings: {_AGAIN}")
 
 # %% ../../nbs/08_training/07_recipes.ipynb #many0030
 def _check_before(name, order, out):
@@ -276,10 +273,11 @@ def train_recipe(
     out = check_writable(out or f"runs/{preset.name}", room_mb=10)
     stages = _chosen_stages(recipe, names, preset, epochs)
     for folder, kind in _later(out, names[0], recipe.order): check_replaceable(folder, kind)
-    for stage in stages:
-        if not restart and is_done(out/stage.name, stage, seed):
-            print(f"{out/stage.name} is there: not trained again")
-            continue
-        _run_stage(recipe, stage, preset, out, seed, restart, tensorboard)
-        _free_memory()
+    with folder_lock(out/"checkpoints", wait=False):
+        for stage in stages:
+            if not restart and is_done(out/stage.name, stage, seed):
+                print(f"{out/stage.name} is there: not trained again")
+                continue
+            _run_stage(recipe, stage, preset, out, seed, restart, tensorboard)
+            _free_memory()
     return out/names[-1]

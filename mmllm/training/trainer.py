@@ -21,7 +21,7 @@ from transformers import (
 from ..core import MMError, check_seed
 from mmllm.files import (
     FolderKind, ForeignFiles, atomic_file, check_replaceable, check_writable, explain_disk_errors,
-    foreign_files, remove_folder,
+    folder_lock, foreign_files, read_json, remove_folder,
 )
 from ..data.datasets import split_validation
 from ..vision.features import FeatureCache
@@ -299,10 +299,9 @@ def _digest(records):
 # %% ../../nbs/08_training/00_trainer.ipynb #0e21a072
 def _last_checkpoint(folder, about): # -> path of the last whole one, or None
     found = sorted(folder.glob("checkpoint-*"), key=_step_of)
-    note = folder/"run.json"
-    if found and (not note.is_file() or json.loads(note.read_text()) != about):
-        raise TrainingError(f"{folder} holds checkpoints of a run with other settings: "
-                            "choose another folder, or pass resume=False to start again")
+    note, advice = folder/"run.json", "choose another folder, or pass resume=False to start again"
+    if found and (not note.is_file() or read_json(note, TrainingError, advice) != about):
+        raise TrainingError(f"{folder} holds checkpoints of a run with other settings: {advice}")
     return str(found[-1]) if found else None
 
 # %% ../../nbs/08_training/00_trainer.ipynb #c1734863
@@ -349,25 +348,42 @@ def _save(run, trainer): # -> history
 
 # %% ../../nbs/08_training/00_trainer.ipynb #912c1242
 def _about(run, model, learn, validation): # -> dict: what makes two runs the same run
+    bases = {part: {key: base[key] for key in ("revision", "sha256")}
+             for part, base in model.config.bases.items()}
     return {"stage": run.stage.settings(), "seed": run.seed, "records": _digest(learn),
-            "validation": _digest(validation), "bases": model.config.bases}
+            "validation": _digest(validation), "bases": bases}
 
 # %% ../../nbs/08_training/00_trainer.ipynb #2c2630c0
-def _check_run(run, model, learn, validation, resume): # -> last checkpoint, or None
+def _check_run(run, model):
     if model.device.type == "mps":
         raise TrainingError("training needs an NVIDIA GPU or a CPU: load with device='cpu'")
     model.check_trainable()
     _check_stage(run.stage)
     check_writable(run.out, room_mb=10)
     for folder, kind in run_folders(run.out, run.stage.name): check_replaceable(folder, kind)
-    if not resume: remove_folder(run.folder, CHECKPOINTS)
-    return _last_checkpoint(run.folder, _about(run, model, learn, validation))
 
 # %% ../../nbs/08_training/00_trainer.ipynb #8b7e21d4
 def _check_loss(run, trainer):
     if trainer.state.best_global_step: return
     remove_folder(run.folder, CHECKPOINTS)
     raise TrainingError("the loss is not a number: lower learning_rate")
+
+# %% ../../nbs/08_training/00_trainer.ipynb #learn001
+def _learn(run, model, learn, validation, resume): # -> history; nobody else writes to the run
+    if not resume: remove_folder(run.folder, CHECKPOINTS)
+    about = _about(run, model, learn, validation)
+    last = _last_checkpoint(run.folder, about)
+    set_seed(run.seed)
+    trainer = _trainer(run, model, learn, validation)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(run.folder/"run.json") as part: part.write_text(json.dumps(about))
+    with explain_disk_errors(run.folder): trainer.train(resume_from_checkpoint=last)
+    _check_loss(run, trainer)
+    if last: trainer._load_best_model() # it looked for the best one in `.partial`, and gave up
+    model.requires_grad_(False)
+    model.vision.reset_cache()
+    run.stage.finish(model, learn, run.seed)
+    return _save(run, trainer)
 
 # %% ../../nbs/08_training/00_trainer.ipynb #a648f14e
 def train(
@@ -384,19 +400,9 @@ def train(
     "Run one stage; raises an `MMError` before anything is computed, or if the loss is lost."
     run = _Run(get_stage(stage), Path(out), check_seed(seed), tensorboard, progress)
     learn, validation = (records, validation) if validation else split_validation(records)
-    last = _check_run(run, model, learn, validation, resume)
-    set_seed(run.seed)
-    trainer = _trainer(run, model, learn, validation)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(run.folder/"run.json") as part:
-        part.write_text(json.dumps(_about(run, model, learn, validation)))
-    with explain_disk_errors(run.folder): trainer.train(resume_from_checkpoint=last)
-    _check_loss(run, trainer)
-    if last: trainer._load_best_model() # it looked for the best one in `.partial`, and gave up
-    model.requires_grad_(False)
-    model.vision.reset_cache()
-    run.stage.finish(model, learn, run.seed)
-    return _save(run, trainer)
+    _check_run(run, model)
+    with folder_lock(check_writable(run.folder), wait=False):
+        return _learn(run, model, learn, validation, resume)
 
 # %% ../../nbs/08_training/00_trainer.ipynb #bb948b94
 def plot_history(

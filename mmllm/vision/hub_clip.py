@@ -8,11 +8,12 @@ __all__ = ['CLIP_LORA', 'HubClip', 'load_vision']
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #66a9e372
 import torch
 import torch.nn.functional as F
+from contextlib import nullcontext
 from fastcore.basics import patch
 from pathlib import Path
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 from ..data.coco128 import CLASS_NAMES
-from .encoder import ClipHeads, DualEncoder, VisionError
+from .encoder import ClipHeads, DualEncoder, VisionError, load_tower
 from .lite_clip import LiteClip
 from ..weights.fetch import fetch, model_type
 
@@ -22,8 +23,9 @@ class HubClip(DualEncoder):
     def __init__(self,
         folder: Path,               # a CLIP checkpoint
         names: tuple = CLASS_NAMES, # what to recognise
+        skeleton: bool = False,     # shapes only: it can neither see nor read
     ):
-        clip = CLIPModel.from_pretrained(folder)
+        clip = load_tower(CLIPModel, folder, skeleton)
         config = clip.config.vision_config
         size = {"height": config.image_size, "width": config.image_size}
         processor = AutoImageProcessor.from_pretrained(
@@ -139,17 +141,19 @@ def add_lora(self:HubClip,
     return self
 
 # %% ../../nbs/03_vision/02_hub_clip.ipynb #972dc858
+_ENCODERS = {"dual-encoder": LiteClip, "clip": HubClip}
+
 def load_vision(
     name: str,            # packaged name, Hub id or folder of a CLIP model
-    device: str = "cpu",  # where it goes
+    device: str = "cpu",  # where it goes; `meta`: shapes without weights
     revision: str = None, # commit, tag or branch on the Hub
 ) -> DualEncoder:         # frozen, in eval mode
     "Load a dual encoder; raises `VisionError` if it is none, `WeightsError` if it can't be had."
     folder = fetch(name, revision)
     family = model_type(folder)
-    encoders = {"dual-encoder": LiteClip, "clip": HubClip}
-    if family not in encoders:
+    if family not in _ENCODERS:
         advice = "choose a clip one, such as openai/clip-vit-large-patch14-336"
         raise VisionError(f"{name!r} is a {family} model: {advice}")
-    encoder = encoders[family](folder)
+    with torch.device("meta") if device == "meta" else nullcontext():
+        encoder = _ENCODERS[family](folder, skeleton=device == "meta")
     return encoder.to(device, torch.float32).eval().requires_grad_(False)

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import (
-    AutoImageProcessor, AutoModel, AutoTokenizer, EfficientNetForImageClassification,
+    AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, EfficientNetForImageClassification,
     EfficientNetModel,
 )
 from ..core import cache_dir
 from ..files import atomic_file
-from .encoder import CONCEPTS, ClipHeads, DualEncoder, VisionError
+from .encoder import CONCEPTS, ClipHeads, DualEncoder, VisionError, load_tower
 
 # %% ../../nbs/03_vision/01_lite_clip.ipynb #54b8ea66
 _FOLDED = ( # part of a block, its convolution, the batch norm after it
@@ -65,25 +65,28 @@ LITE_SIZE = 320 # pixels along one side, of Lite0
 class LiteClip(DualEncoder):
     "EfficientNet-Lite and MiniLM as a dual encoder: the thousand ImageNet names are the bridge."
     def __init__(self,
-        folder: Path,       # with `image/` and `text/`
-        cache: Path = None, # folder for embeddings of known sentences; None takes mmllm's own
+        folder: Path,           # with `image/` and `text/`
+        cache: Path = None,     # folder for embeddings of known sentences; None takes mmllm's own
+        skeleton: bool = False, # shapes only: it can neither see nor read
     ):
-        image = EfficientNetForImageClassification.from_pretrained(folder/"image").eval()
+        image = load_tower(EfficientNetForImageClassification, folder/"image", skeleton)
         names = [image.config.id2label[i].replace("_", " ") for i in range(image.config.num_labels)]
         side = 3 * image.config.image_size // 2 // 32 * 32
-        size = {"height": side, "width": side}
-        processor = AutoImageProcessor.from_pretrained(folder/"image", size=size)
-        tokenizer = AutoTokenizer.from_pretrained(folder/"text")
-        super().__init__(processor, tokenizer, names, image.config.hidden_dim, side // 32)
-        self.image_hash = hash_weights(image) # as they were delivered
+        super().__init__(None, None, names, image.config.hidden_dim, side // 32)
+        self.image_hash = None if skeleton else hash_weights(image) # as they were delivered
         fold_norms(image.efficientnet)
         self.image = image
         self.own_blocks = 0 # of the image encoder, its last ones
-        self.text = AutoModel.from_pretrained(folder/"text")
-        self.heads = ClipHeads(self.width, self.text.config.hidden_size)
+        if not skeleton: self._prepare_inputs(folder, {"height": side, "width": side})
+        self.heads = ClipHeads(self.width, AutoConfig.from_pretrained(folder/"text").hidden_size)
         self.text_cache = {} # sentence -> its embedding
         self.cache = cache or cache_dir("embeddings")
         self.register_buffer("name_space", torch.empty(0), persistent=False)
+
+    def _prepare_inputs(self, folder, size):
+        self.image_processor = AutoImageProcessor.from_pretrained(folder/"image", size=size)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder/"text")
+        self.text = AutoModel.from_pretrained(folder/"text")
 
 # %% ../../nbs/03_vision/01_lite_clip.ipynb #1c931fbd
 @patch

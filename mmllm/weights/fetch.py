@@ -7,7 +7,7 @@ __all__ = ['HUB_PATTERNS', 'PACKAGED', 'check_model_folder', 'model_type', 'hub_
            'packaged_table', 'fetch']
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #63fdc483
-import json, os, re
+import os, re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from huggingface_hub.utils import httpx
 from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from ..core import cache_dir, is_cached
-from ..files import PathError, atomic_file
+from ..files import PathError, atomic_file, read_json
 from .download import Package, Unreachable, WeightsError, build_folder
 from mmllm.weights.convert import (
     LIBRIVOX, LITE2_CLIP, LITE_CLIP, PHOTOS, SMOLLM2, convert_lite_clip, convert_smollm2,
@@ -30,9 +30,11 @@ from .whisper import WHISPER_BASE, WHISPER_TINY, convert_whisper
 from .tiny import tiny_clip, tiny_phi3, tiny_whisper
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #db042849
-def _damaged(file, reason="it cannot be read"):
-    return WeightsError(f"in {file.parent}, {file.name} is damaged or incomplete ({reason}): "
-                        "copy or download it again")
+_AGAIN = "copy or download it again"
+
+def _damaged(file, reason):
+    place = f"in {file.parent}, {file.name}"
+    return WeightsError(f"{place} is damaged or incomplete ({reason}): {_AGAIN}")
 
 def _check_header(file):
     try:
@@ -40,18 +42,15 @@ def _check_header(file):
     except (SafetensorError, OSError) as error: raise _damaged(file, error) from error
 
 def _read_json(file):
-    try: found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError): found = None
-    if isinstance(found, dict): return found
-    raise _damaged(file)
+    name = f"in {file.parent}, {file.name}"
+    return read_json(file, WeightsError, _AGAIN, name, kind=dict, finite=False)
 
 def _check_index(index, files):
     named = _read_json(index).get("weight_map")
     if not isinstance(named, dict): raise _damaged(index, "it has no weight_map")
     missing = sorted(set(map(str, named.values())) - {file.name for file in files})
     if missing:
-        raise WeightsError(f"{index.parent} lacks {missing[0]}, which its index names: "
-                           "copy or download it again")
+        raise WeightsError(f"{index.parent} lacks {missing[0]}, which its index names: {_AGAIN}")
 
 # %% ../../nbs/01_weights/04_fetch.ipynb #a4bc1236
 def _check_model_folder(folder):
@@ -86,7 +85,7 @@ def model_type(
     "What transformers calls this kind of model; raises `WeightsError` if its config doesn't say."
     if _is_dual_encoder(folder): return "dual-encoder"
     family = _read_json(folder/"config.json").get("model_type")
-    if not family:
+    if not isinstance(family, str) or not family:
         raise WeightsError(f"the config.json in {folder} has no model_type: "
                            "name the folder of a transformers model")
     return family
