@@ -202,9 +202,16 @@ def _json_rows(path):
     if len(lists) == 1: return _listed_rows(lists[0], name) # as in {"data": [...]}
     raise DataError(f"{name} is no list of rows and no file of COCO: give JSON lines or a list")
 
+def _holds_lines(path):
+    "Whether there is an object of JSON on each line, whatever the file is called."
+    try:
+        with open(path, "rb") as file: first, second = file.readline(2**24), file.readline(2)
+        return bool(second.strip()) and isinstance(json.loads(first), dict)
+    except (OSError, ValueError, RecursionError): return False
+
 def _as_lines(path):
     "The same rows as JSON lines in the cache."
-    if path.suffix.lower() == ".jsonl": return path
+    if path.suffix.lower() == ".jsonl" or _holds_lines(path): return path
     about = path.stat()
     beside = sorted((p.name, p.stat().st_mtime_ns) for p in path.parent.glob("*annotations.json"))
     stamp = f"{path.resolve()} {about.st_size} {about.st_mtime_ns} {beside} 1".encode()
@@ -349,7 +356,9 @@ def _folder_table(folder, split, images):
     splits = table_files(folder)
     files = splits[_chosen_split(splits, split, folder.name)]
     if files[0].suffix.lower() == ".parquet": return _parquet_table(files, folder, images)
-    return FileTable(files, files[0].parent, images)
+    table = FileTable(files, files[0].parent, images)
+    if images is None: table.roots += media_roots(folder) # the tables may stand in one of its own
+    return table
 
 # %% ../../nbs/02_data/11_sources.ipynb #05508d4a
 def _local(name):
