@@ -242,7 +242,7 @@ def stage(self:DatasetRecipe,
 ):             # `Stage`
     "A stage that notes what it learns from; raises `TrainingError`."
     stage = get_stage(OWN_STAGES.get(name, name), **changes)
-    names = ("data", "form", "validation", "max_rows", "skip_bad", "seed")
+    names = ("data", "base", "form", "validation", "max_rows", "skip_bad", "seed")
     stage.data = {name: str(getattr(self, name)) for name in names}
     return stage
 
@@ -288,7 +288,7 @@ def _has_room(model, records, cache, feature_gb):
     gigabytes = size * sum(len(record["images"]) for record in records) / 1e9
     free = shutil.disk_usage(cache.items.path).free / 1e9
     if gigabytes <= min(feature_gb, free / 2): return True
-    print(f"features of all pictures would need {gigabytes:.0f} GB: they are not kept")
+    print(f"features of all pictures would need {gigabytes:.2g} GB: they are not kept")
     return False
 
 @patch
