@@ -29,10 +29,10 @@ class ConversationDataset(PlannedDataset):
     ):
         self.stage, self.texts = stage, texts
         self.cooccurrence = self.count(records)
-        order = [records[i] for i in epoch_order(len(records), stage.epochs, seed)]
         plan = []
+        order = epoch_order(len(records), stage.epochs, seed)
         for k, group in enumerate(chunked(order, stage.batch_size)):
-            plan += [partial(self.draw, record) for record in group]
+            plan += [partial(self._draw_at, records, i) for i in group]
             plan += self.extras(k)
         super().__init__(plan, stage.batch_size + len(self.extras(0)), seed, 1000)
 
@@ -43,6 +43,9 @@ def count(self:ConversationDataset,
 ):                 # (80, 80) array
     "Which classes are seen together, for questions about what is absent."
     return cooccurrence(records)
+
+@patch
+def _draw_at(self:ConversationDataset, records, i, rng): return self.draw(records[i], rng)
 
 @patch
 def draw(self:ConversationDataset,
@@ -85,6 +88,7 @@ class AlignStage(Stage):
     captions = None          # of a record's own, drawn each epoch; None: all of them
     yes = 1                  # questions with the answer yes for each with no, where nobody counted
     max_positions = 700      # positions that learn at a time: more need more memory
+    keep_features = True     # encode every picture once, before the first step?
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #de7adceb
 @patch
@@ -153,6 +157,10 @@ def for_validation(self:AlignStage):
     "The stage with the questions that every validation asks, whatever it trains on."
     return replace(self, epochs=1, questions=5, pairs=2, text=0)
 
+def _encode_pictures(model, records):
+    "Every picture once, some records at a time."
+    for start in range(0, len(records), 256): image_features(model, records[start:start + 256])
+
 @patch
 def dataset(self:AlignStage,
     model,          # `MMModel`
@@ -161,7 +169,8 @@ def dataset(self:AlignStage,
     training: bool, # all epochs, or one validation?
 ) -> ConversationDataset:
     "Dialogues of a run; every picture is encoded now, and a missing one raises a `MediaError`."
-    image_features(model, records)
+    if self.keep_features: _encode_pictures(model, records)
+    else: model.processor.features = None # each batch has pixels, and the encoder sees them anew
     if not training: return ConversationDataset(records, self.for_validation(), seed)
     return ConversationDataset(records, self, seed, self.texts(model))
 

@@ -73,8 +73,10 @@ class ContrastiveDataset(PlannedDataset):
         seed: int = 0,       # seed of the order and of every draw
     ):
         order = epoch_order(len(records), epochs, seed)
-        plan = [partial(self.draw, records[i]) for i in order]
+        plan = [partial(self._draw_at, records, i) for i in order]
         super().__init__(plan, min(batch_size, len(records)), seed, 2000)
+
+    def _draw_at(self, records, i, rng): return self.draw(records[i], rng)
 
     def draw(self,
         record: dict, # record

@@ -183,10 +183,11 @@ def records(self:Coco6kRecipe,
 RECIPES = {recipe.name: recipe for recipe in (Coco128Recipe, Coco6kRecipe)}
 
 def get_recipe(
-    data: str,         # name of a recipe
+    data,              # name of a recipe, or a recipe
     photos=None,       # folder of photos, where it needs them
 ):                     # a recipe
     "What to learn from; raises `TrainingError` if there is no such recipe."
+    if not isinstance(data, str): return data
     if data in RECIPES: return RECIPES[data](photos)
     raise TrainingError(f"no recipe is called {data!r}: choose {' or '.join(RECIPES)}")
 
@@ -206,11 +207,11 @@ def is_done(
     raise TrainingError(f"{folder} was trained with other settings: {_AGAIN}")
 
 # %% ../../nbs/08_training/07_recipes.ipynb #many0030
-def _check_before(name, order, out):
-    "The name of the stage before, None for the first; raises `TrainingError` if it left nothing."
+def _bundle_before(name, order, out):
+    "The bundle of the stage before, None for the first; raises `TrainingError` if it left nothing."
     if name == order[0]: return None
     before = order[order.index(name) - 1]
-    if (recover_folder(out/before, BUNDLE)/"config.json").is_file(): return before
+    if (recover_folder(out/before, BUNDLE)/"config.json").is_file(): return out/before
     raise TrainingError(f"there is no {out/before}: run `mmllm train {before}` first")
 
 # %% ../../nbs/08_training/07_recipes.ipynb #55999e9e
@@ -222,10 +223,11 @@ def start_model(
     seed: int, # seed of fresh parts
 ):             # `MMModel`
     "A fresh model, or what the stage before made; raises `TrainingError`, `DataError`."
-    before = _check_before(name, recipe.order, out)
+    if hasattr(recipe, "start"): bundle = recipe.start(name, preset, out) # it knows where
+    else: bundle = _bundle_before(name, recipe.order, out)
     recipe.check(preset)
-    if before is None: return recipe.model(preset, seed)
-    return MMModel.from_pretrained(out/before, trainable=True, **recipe.loading)
+    if bundle is None: return recipe.model(preset, seed)
+    return MMModel.from_pretrained(bundle, trainable=True, **recipe.loading)
 
 # %% ../../nbs/08_training/07_recipes.ipynb #afa824cc
 def _later(out, name, order): # -> (folder, `FolderKind`) of a stage and all after it
@@ -263,7 +265,7 @@ def train_recipe(
     seed: int = 0,             # seed of everything that is random
     restart: bool = False,     # forget earlier bundles and checkpoints?
     tensorboard: bool = False, # keep logs for TensorBoard?
-    data: str = "coco128",     # name of a recipe
+    data="coco128",            # name of a recipe, or a recipe of your own
     photos=None,               # folder of photos, where the recipe needs them
 ) -> Path:                     # the last bundle
     "Run stages of a recipe; raises an `MMError`, where it can before anything is computed."

@@ -7,7 +7,7 @@ __all__ = ['STAGES', 'CHECKPOINT_FILES', 'CHECKPOINTS', 'TrainingError', 'Stage'
            'StageTrainer', 'LossBar', 'run_folders', 'train', 'plot_history']
 
 # %% ../../nbs/08_training/00_trainer.ipynb #bd22d4be
-import hashlib, json, re, shutil
+import json, re, shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -24,6 +24,7 @@ from mmllm.files import (
     folder_lock, foreign_files, read_json, remove_folder,
 )
 from ..data.datasets import split_validation
+from ..data.records import digest_records
 from ..vision.features import FeatureCache
 from ..model.bundle import BUNDLE, BUNDLE_FILES
 
@@ -46,6 +47,7 @@ class Stage:
     name = ""                            # what users and folders call it
     trainable = ""                       # regular expression: the weights that learn
     labels = ()                          # entries that each batch must have
+    data = None                          # what it learns from, as a recipe says it
     lr_scheduler_type = "cosine"         # as in `TrainingArguments`
     warmup_steps = 0.05                  # as in `TrainingArguments`: a share, or a number
 
@@ -56,7 +58,8 @@ class Stage:
 @patch
 def settings(self:Stage) -> dict: # JSON-ready, the name first
     "What is noted of a stage in `training.json`."
-    return {"name": self.name, **asdict(self)}
+    about = {"name": self.name, **asdict(self)}
+    return about | {"data": self.data} if self.data else about
 
 # %% ../../nbs/08_training/00_trainer.ipynb #5896fcc7
 def get_stage(
@@ -71,7 +74,8 @@ def get_stage(
     known = [field.name for field in fields(stage)]
     for name in changes.keys() - set(known):
         raise TrainingError(f"{stage.name!r} has no setting {name!r}: it has {', '.join(known)}")
-    stage = replace(stage, **{name: v for name, v in changes.items() if v is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
+    stage = replace(stage, **changes) if changes else stage
     for name in ("epochs", "batch_size", "gradient_accumulation_steps", "evaluations",
                  "patience"):
         value = getattr(stage, name)
@@ -290,12 +294,6 @@ class _Run:
         "Where its checkpoints go."
         return self.out/"checkpoints"/self.stage.name
 
-# %% ../../nbs/08_training/00_trainer.ipynb #8a3c8086
-def _digest(records):
-    "SHA-256 of what records say; of media their key, file or shape."
-    def note(o): return str(getattr(o, "key", None) or getattr(o, "shape", None) or o)
-    return hashlib.sha256(json.dumps(records, default=note, sort_keys=True).encode()).hexdigest()
-
 # %% ../../nbs/08_training/00_trainer.ipynb #0e21a072
 def _last_checkpoint(folder, about): # -> path of the last whole one, or None
     found = sorted(folder.glob("checkpoint-*"), key=_step_of)
@@ -350,8 +348,8 @@ def _save(run, trainer): # -> history
 def _about(run, model, learn, validation): # -> dict: what makes two runs the same run
     bases = {part: {key: base[key] for key in ("revision", "sha256")}
              for part, base in model.config.bases.items()}
-    return {"stage": run.stage.settings(), "seed": run.seed, "records": _digest(learn),
-            "validation": _digest(validation), "bases": bases}
+    return {"stage": run.stage.settings(), "seed": run.seed, "records": digest_records(learn),
+            "validation": digest_records(validation), "bases": bases}
 
 # %% ../../nbs/08_training/00_trainer.ipynb #2c2630c0
 def _check_run(run, model):
