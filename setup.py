@@ -10,7 +10,8 @@ parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here/"settings.ini", encoding="utf-8")
 cfg = dict(parser["DEFAULT"])
 readme = here/"README.md"
-dev = [*cfg["dev_requirements"].split(), *cfg["speech_requirements"].split()]
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("speech", "serve")}
+dev = [*cfg["dev_requirements"].split(), *extras["speech"], *extras["serve"]]
 
 setup(
     name=cfg["lib_name"],
@@ -30,9 +31,10 @@ setup(
         "mmllm.files": DATA,
         "mmllm.chat": ["static/*"],
         "mmllm.evaluation": ["static/*"],
+        "mmllm.serve": ["static/*"],
     },
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": dev, "speech": cfg["speech_requirements"].split()},
+    extras_require={"dev": dev, **extras},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": ["mmllm=mmllm._modidx:d"],
