@@ -311,9 +311,9 @@ async def transcribe(self:Api,
     events = [event async for event in self._events(job)]
     return self._transcript_response(asked, events[-1][1], seconds)
 
-# %% ../../nbs/11_serve/05_app.ipynb #75d9517a
+# %% ../../nbs/11_serve/05_app.ipynb #aad689ba
 STATIC = Path(mmllm.__file__).parent/"serve"/"static"
-_POLICY = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; "
+_POLICY = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
                                       "frame-ancestors 'none'; base-uri 'none'",
            "X-Content-Type-Options": "nosniff"}
 

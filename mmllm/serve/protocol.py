@@ -127,7 +127,7 @@ class ChatMessage(_Checked):
         "Pictures and sounds, as they come."
         return [part for part in self.content if not isinstance(part, TextPart)]
 
-# %% ../../nbs/11_serve/00_protocol.ipynb #1054bb78
+# %% ../../nbs/11_serve/00_protocol.ipynb #8e09cc2a
 _Count = Annotated[int, Field(ge=1, le=2**31)]
 _Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -143,10 +143,15 @@ class ChatRequest(_Checked):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = None
+    stop: Annotated[list[_Stop], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-2**63, lt=2**63)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _as_list(cls, stop):
+        return [stop] if isinstance(stop, str) else stop
 
 # %% ../../nbs/11_serve/00_protocol.ipynb #f1e85e34
 def schema_error(

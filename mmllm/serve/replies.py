@@ -6,12 +6,12 @@
 __all__ = ['StopStrings', 'transcribe_windows', 'Stopped', 'to_chat_messages', 'sampling_options', 'reply_tokens',
            'conversation_key', 'write_reply', 'write_transcript', 'subtitles', 'verbose_transcript']
 
-# %% ../../nbs/11_serve/02_replies.ipynb #93ad7f26
+# %% ../../nbs/11_serve/02_replies.ipynb #757f58e3
 import json, secrets, zlib
 import torch
 from contextlib import contextmanager
 from hashlib import sha256
-from ..data.media import SAMPLE_RATE, load_audio
+from ..data.media import load_audio
 from ..audio import SilentAudio, check_audible
 from ..audio.transcription import Transcript, WhisperDecoder, _cut, _join
 from ..model.processor import AUDIO, IMAGE
@@ -179,7 +179,7 @@ def _generate(engine, key, batch, on_text, stopped, **options):
     engine.kv_caches.store(key, prefix)
     return ids[0], prefix.reused
 
-# %% ../../nbs/11_serve/02_replies.ipynb #05862021
+# %% ../../nbs/11_serve/02_replies.ipynb #b613a1cb
 def write_reply(
     engine: Engine,
     request: ChatRequest,
@@ -196,8 +196,7 @@ def write_reply(
         usage = _usage_of(batch)
         limit = reply_tokens(engine, batch["input_ids"].shape[1], request, settings)
         emit("start", usage)
-        given = request.stop or []
-        stops = StopStrings([given] if isinstance(given, str) else given)
+        stops = StopStrings(request.stop or [])
         on_text, key = _TextEvents(emit, stops), conversation_key(conversation)
         options = dict(max_new_tokens=limit, **sampling_options(request))
         with _seeded(request.seed):
