@@ -10,8 +10,8 @@ parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here/"settings.ini", encoding="utf-8")
 cfg = dict(parser["DEFAULT"])
 readme = here/"README.md"
-extras = {name: cfg[f"{name}_requirements"].split() for name in ("speech", "data")}
-dev = [*cfg["dev_requirements"].split(), *extras["speech"], *extras["data"]]
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("speech", "data", "serve")}
+dev = [*cfg["dev_requirements"].split(), *(one for extra in extras.values() for one in extra)]
 
 setup(
     name=cfg["lib_name"],
@@ -31,6 +31,7 @@ setup(
         "mmllm.files": DATA,
         "mmllm.chat": ["static/*"],
         "mmllm.evaluation": ["static/*"],
+        "mmllm.serve": ["static/*"],
     },
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": dev, **extras},

@@ -8,6 +8,7 @@ import sysconfig
 from notebooks import NBS, ROOT, tracked
 
 WANTED = ["mmllm/chat/static/chat.js", "mmllm/chat/static/chat.css", "mmllm/evaluation/static/report.html",
+          "mmllm/serve/static/index.html", "mmllm/serve/static/page.js", "mmllm/serve/static/page.css",
           "mmllm/files/lite/config.json", "mmllm/files/lite/adapter/adapter_model.safetensors", "mmllm/files/coco128_annotations.jsonl"]
 OPEN = """
 import sys
