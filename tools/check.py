@@ -3,7 +3,7 @@
     python tools/check.py             everything
     python tools/check.py --fast      the files only, in seconds
     python tools/check.py 03 index    the files, and the notebooks whose path has one of these words
-    python tools/check.py browser     the files, and the chat in Chromium; likewise docs and wheel
+    python tools/check.py browser     the files, and the chat in Chromium; likewise tests, docs and wheel
 """
 import argparse, os, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +84,10 @@ def run_offline(count):
     run_program(count, "offline: fetch finds the lite weights", [sys.executable, "-c", FETCH], **env)
     run_notebooks(count, [p for p in paths() if any(name in p.as_posix() for name in OFFLINE)], "offline: ", **env)
 
+def run_tests(count):
+    "The hostile cases in tests/, as one more program."
+    run_program(count, "pytest tests", [sys.executable, "-m", "pytest", "-q", "--tb=short", ROOT/"tests"])
+
 def run_docs(count):
     "The documentation site."
     run_program(count, "tools/docs.py", [sys.executable, ROOT/"tools"/"docs.py"])
@@ -107,8 +111,9 @@ def main():
     for check in checks.ALL: count(check.__name__.replace("_", " "), faults_of(check))
     if not args.fast:
         chosen = [p for p in paths() if not args.words or any(w in p.as_posix() for w in args.words)]
-        if not chosen and not {"browser", "docs", "wheel"} & set(args.words): count("notebooks to run", ["no notebook has that in its path: see nbs/"])
+        if not chosen and not {"browser", "docs", "tests", "wheel"} & set(args.words): count("notebooks to run", ["no notebook has that in its path: see nbs/"])
         run_notebooks(count, chosen)
+        if not args.words or "tests" in args.words: run_tests(count)
         if not args.words or "docs" in args.words: run_docs(count)
         if not args.words or "wheel" in args.words: run_wheel(count)
         if not args.words or "browser" in args.words: run_browser(count)

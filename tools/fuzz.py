@@ -234,7 +234,7 @@ class Tally:
             of_kind = Counter({said: n for (k, said), n in self.said.items() if k == kind})
             if of_kind: yield f"  {kind}: {of_kind.total()}, " + ", ".join(f"{n} {said}" for said, n in of_kind.most_common())
         yield f"slowest: {self.slowest[0]:.1f} s (input {self.slowest[1]}); most memory: {self.largest[0]/1e9:.2f} GB (input {self.largest[1]})"
-        for (kind, error, where), found in sorted(self.faults.items(), key=lambda pair: -len(pair[1])):
+        for (kind, _, where), found in sorted(self.faults.items(), key=lambda pair: -len(pair[1])):
             about, fault = found[0]
             numbers = ", ".join(str(a["case"]) for a, _ in found[:4])
             yield f"FAULT  {len(found)} x {kind}, in {where}: {fault} (inputs {numbers})"
