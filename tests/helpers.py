@@ -8,6 +8,7 @@ from mmllm.core import MMError
 ROOT = Path(__file__).resolve().parent.parent
 NEEDS_FIFOS = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+FAMILY2 = pytest.mark.xfail(reason="family 2: sizes, numbers and JSON from files", strict=True) # to be removed when it is mended
 NOT_ROOT = pytest.mark.skipif(IS_ROOT, reason="the administrator may write everywhere")
 
 def check_sentence(error, *words):
@@ -40,4 +41,4 @@ def mmllm(*words, environment=None, **options):
     "A finished `mmllm` command: its exit code, what it printed, what it complained about."
     command = [sys.executable, "-c", "import mmllm; mmllm.main()", *map(str, words)]
     env = {**os.environ, **(environment or {})}
-    return subprocess.run(command, env=env, capture_output=True, timeout=50, **options)
+    return subprocess.run(command, env=env, capture_output=True, timeout=600, **options)

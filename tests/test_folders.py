@@ -169,7 +169,7 @@ def is_whole(folder):
 def test_two_processes_save_to_one_folder(tmp_path):
     place = tmp_path/"place"
     savers = [subprocess.Popen([sys.executable, "-c", SAVER, place, who], stderr=subprocess.PIPE) for who in ("one ", "two ")]
-    said = [saver.communicate(timeout=50)[1].decode() for saver in savers]
+    said = [saver.communicate(timeout=600)[1].decode() for saver in savers]
     assert [saver.returncode for saver in savers] == [0, 0], said
     assert is_whole(place) and sorted(p.name for p in tmp_path.iterdir()) == ["place"]
 

@@ -1,7 +1,7 @@
 "JSON that is none, or nested a hundred thousand times, in every reader of the project."
 import json
 import pytest
-from helpers import refused
+from helpers import FAMILY2, refused
 from mmllm.core import MMError
 from mmllm.files import FolderKind
 
@@ -55,7 +55,6 @@ def reader_of_checkpoints(folder, content):
 READERS = {function.__name__.removeprefix("reader_of_"): function for function in (
     reader_of_bundles, reader_of_conversations, reader_of_coco, reader_of_replies, reader_of_lines, reader_of_models, reader_of_training, reader_of_checkpoints)}
 
-# "family 2" of what a thousand hostile cases found: one reader of JSON for all of them
 FAILS_TODAY = {
     ("bundles", "deep"), ("bundles", "deep, closed"), ("bundles", "deep objects"),
     ("coco", "deep"), ("coco", "deep, closed"), ("coco", "deep objects"),
@@ -66,8 +65,7 @@ FAILS_TODAY = {
 def cases():
     for reader in READERS:
         for name in NO_JSON:
-            mark = [pytest.mark.xfail(reason="family 2: one reader of JSON", strict=True)] if (reader, name) in FAILS_TODAY else []
-            yield pytest.param(reader, name, marks=mark, id=f"{reader}, {name}")
+            yield pytest.param(reader, name, marks=[FAMILY2] if (reader, name) in FAILS_TODAY else [], id=f"{reader}, {name}")
 
 @pytest.mark.parametrize("reader, name", cases())
 def test_json_that_cannot_be_used_is_one_sentence(reader, name, tmp_path):
