@@ -212,3 +212,23 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path):
 def test_recovering_nothing_is_nothing(tmp_path):
     for place in ("nowhere", "x" * 5000, "a\0b", "\udcff"): recover_folder(Path(tmp_path)/place, CONVERSATION)
     assert os.listdir(tmp_path) == []
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_kill_while_the_old_one_is_removed_is_no_obstacle(steps, tmp_path, monkeypatch):
+    def save(text):
+        with replaced_folder(tmp_path/"place", KIND) as new:
+            for name in "abcd": (new/f"{name}.txt").write_text(text)
+            (new/"mark.json").write_text('{"x": 1}')
+    save("old")
+    left, unlink = [steps], os.unlink
+    def unlink_some(path, **options):
+        if ".place.old" in str(path) or "dir_fd" in options:
+            left[0] -= 1
+            if left[0] < 0: raise KeyboardInterrupt # which nothing catches, like a kill
+        unlink(path, **options)
+    monkeypatch.setattr(os, "unlink", unlink_some)
+    try: save("new")
+    except KeyboardInterrupt: assert steps < 5
+    monkeypatch.undo()
+    save("newest")
+    assert is_whole(tmp_path/"place") and [p.name for p in tmp_path.iterdir()] == ["place"]
