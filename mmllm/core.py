@@ -195,7 +195,7 @@ def _source_of(name): # -> (where it comes from, whether it is cached; None: not
         return "PyPI", is_cached(name)
     if os.path.isdir(os.path.expanduser(name)): return "local folder", None
     if "/" in name: return "Hugging Face Hub", _is_in_hub_cache(name)
-    raise PresetError(f"{name!r} is no folder, no Hub id such as 'openai/whisper-small', "
+    raise PresetError(f"{name[:80]!r} is no folder, no Hub id such as 'openai/whisper-small', "
                       f"and none of {', '.join(PACKAGED_NAMES)}: check the spelling")
 
 def _planned_part(modality, name): return PlannedPart(modality, name, *_source_of(name))

@@ -306,6 +306,14 @@ def check_replaceable(
     raise ForeignFiles(f"{folder.name!r} {reason}: move that away, or name another folder")
 
 # %% ../nbs/01_files.ipynb #ca5bfb13
+def _remove_tree(folder, kind):
+    "Remove a folder, its mark last: what a killed process leaves of it is still ours."
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, ignore_errors=True)
+            elif path.name != kind.mark: path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
 def remove_folder(
     folder,           # path of a folder that may exist
     kind: FolderKind, # what may be there
@@ -313,7 +321,7 @@ def remove_folder(
     "Remove a folder that is ours; raises `ForeignFiles` and touches nothing if it is not."
     if not Path(folder).exists(): return
     target = check_replaceable(folder, kind)
-    shutil.rmtree(target, ignore_errors=True)
+    _remove_tree(target, kind)
     if Path(folder).is_symlink(): target.mkdir(exist_ok=True)
 
 # %% ../nbs/01_files.ipynb #2bf931f1
@@ -387,7 +395,7 @@ def replaced_folder(
         with explain_disk_errors(target), atomic_folder(fresh) as new: yield new
         if target.exists(): target.rename(old)
         fresh.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove_tree(old, kind)
 
 # %% ../nbs/01_files.ipynb #whole002
 def _identity(folder): # what no other folder has; None where there is none

@@ -3,7 +3,7 @@
     python tools/check.py             everything
     python tools/check.py --fast      the files only, in seconds
     python tools/check.py 03 index    the files, and the notebooks whose path has one of these words
-    python tools/check.py browser     the files, and the chat in Chromium; likewise docs and wheel
+    python tools/check.py browser     the files, and the chat in Chromium; likewise tests, docs and wheel
 """
 import argparse, os, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -102,16 +102,21 @@ def tool_jobs(*names):
         names = [name for name in names if name != "browser"]
     return [partial(program_result, f"tools/{name}.py", [sys.executable, ROOT/"tools"/f"{name}.py"]) for name in names]
 
+def tests_job():
+    "The hostile cases in tests/, as one more program."
+    return partial(program_result, "pytest tests", [sys.executable, "-m", "pytest", "-q", "--tb=short", ROOT/"tests"])
+
 def all_jobs():
     "What takes long stands first, so that nothing runs on alone at the end; the browser and what is offline need a cache that earlier ones have filled."
     page = {p.relative_to(NBS).with_suffix("").as_posix(): p for p in paths()}
     long = [page.pop(name) for name in LONG]
-    return [*notebook_jobs(long), *tool_jobs("browser"), *notebook_jobs(page.values()), *tool_jobs("docs", "wheel"), *offline_jobs()]
+    return [*notebook_jobs(long), *tool_jobs("browser"), tests_job(), *notebook_jobs(page.values()), *tool_jobs("docs", "wheel"), *offline_jobs()]
 
 def chosen_jobs(words):
-    "The notebooks whose path has one of the words, and the tools that are named."
+    "The notebooks whose path has one of the words, `tests`, and the tools that are named."
     tools = [name for name in ("browser", "docs", "wheel") if name in words]
-    return notebook_jobs([p for p in paths() if any(w in p.as_posix() for w in words)]) + tool_jobs(*tools)
+    tests = [tests_job()] if "tests" in words else []
+    return notebook_jobs([p for p in paths() if any(w in p.as_posix() for w in words)]) + tests + tool_jobs(*tools)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

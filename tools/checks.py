@@ -178,8 +178,8 @@ def ruff(*arguments):
     yield from done.stdout.splitlines()
 
 def ruff_is_content():
-    "Notebooks and tools keep ruff's rules (ruff.toml)."
-    yield from ruff(NBS, ROOT/"tools", ROOT/"setup.py")
+    "Notebooks, tools and tests keep ruff's rules (ruff.toml)."
+    yield from ruff(NBS, ROOT/"tools", ROOT/"tests", ROOT/"setup.py")
 
 def modules_use_what_they_import():
     "An import that only a page's examples need belongs into a hidden cell; what `__all__` names counts as used."

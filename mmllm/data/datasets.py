@@ -6,7 +6,7 @@
 __all__ = ['load_captioned_folder', 'epoch_order', 'PlannedDataset', 'split_validation']
 
 # %% ../../nbs/02_data/05_datasets.ipynb #c81e728d
-import csv, io, re
+import csv, io, os, re
 import numpy as np
 from pathlib import Path
 from torch.utils.data import Dataset
@@ -50,7 +50,7 @@ def _check_folder(folder):
 
 def _check_files(folder, names):
     outside = [name for name in names if Path(name).name != name]
-    missing = [name for name in names if not (folder/name).is_file()]
+    missing = [name for name in names if not os.path.isfile(folder/name)] # False if too long
     if lost := sorted({*outside, *missing}):
         where = f"not in {shown_name(folder.name)} ({len(lost)} such names)"
         raise DataError(f"{shown_name(lost[0])} has a caption and is {where}: correct the table")

@@ -345,15 +345,15 @@ def _check_header(sound, name, max_seconds):
 def _decode_blocks(sound, name, max_seconds, channel=None):
     "((samples,) average of the channels, or one of them; the energy of each)"
     blocks, energy, n = [np.zeros(0, np.float32)], np.zeros(sound.channels), 0
-    with np.errstate(all="ignore"): # what overflows here is refused as infinity later
-        while len(block := sound.read(65_536, dtype="float32", always_2d=True)):
-            blocks.append(block.mean(axis=1) if channel is None else block[:, channel])
-            energy, n = energy + np.square(block).sum(axis=0), n + len(block)
-            if n > max_seconds*sound.samplerate:
-                raise MediaTooLarge(f"{name} lasts over {max_seconds:g} s: cut it into pieces")
+    while len(block := sound.read(65_536, dtype="float32", always_2d=True)):
+        blocks.append(block.mean(axis=1) if channel is None else block[:, channel])
+        energy, n = energy + np.square(block).sum(axis=0), n + len(block)
+        if n > max_seconds*sound.samplerate:
+            raise MediaTooLarge(f"{name} lasts over {max_seconds:g} s: cut it into pieces")
     return np.concatenate(blocks), energy
 
 # %% ../../nbs/02_data/00_media.ipynb #mono0002
+@np.errstate(all="ignore") # what overflows here is refused as infinity later
 def _decode_audio(data, kind, name, max_seconds):
     "((samples,) float32 at the file's own rate, that rate)"
     with _Stream(io.BytesIO(data)) as sound:

@@ -230,5 +230,5 @@ def fetch(
     if is_here: return check_model_folder(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name): return hub_folder(name, revision)
     raise WeightsError(
-        f"{name!r} is no folder, no Hub id such as 'openai/whisper-small', "
+        f"{name[:80]!r} is no folder, no Hub id such as 'openai/whisper-small', "
         f"and none of {', '.join(PACKAGED)}: check the spelling")
