@@ -359,7 +359,7 @@ def _decode_audio(data, kind, name, max_seconds):
     with _Stream(io.BytesIO(data)) as sound:
         promised, rate = _check_header(sound, name, max_seconds), sound.samplerate
         wave, energy = _decode_blocks(sound, name, max_seconds)
-    if wave @ wave < energy.max()/100: # the channels cancel each other
+    if np.square(wave).sum() < energy.max()/100: # the channels cancel each other
         with _Stream(io.BytesIO(data)) as sound:
             wave, _ = _decode_blocks(sound, name, max_seconds, energy.argmax())
     if kind == "MP3": promised = max(promised, _mp3_length(data)[0]) - 4*1152
