@@ -191,14 +191,8 @@ def read_text(
 
 # %% ../nbs/01_files.ipynb #readjs05
 def _refuse_number(text): raise ValueError(f"{text[:12]} is no number that JSON has")
-
-def _finite_float(text):
-    if math.isinf(float(text)): _refuse_number(text)
-    return float(text)
-
-def _finite_int(text):
-    if len(text) > 20: _refuse_number(text)
-    return int(text)
+def _finite_int(text): return int(text) if len(text) <= 20 else _refuse_number(text)
+def _finite_float(text): return float(text) if math.isfinite(float(text)) else _refuse_number(text)
 
 _FINITE = dict(parse_constant=_refuse_number, parse_float=_finite_float, parse_int=_finite_int)
 _KINDS = {dict: "an object, {...}", list: "a list, [...]"}
@@ -306,8 +300,7 @@ def check_replaceable(
     raise ForeignFiles(f"{folder.name!r} {reason}: move that away, or name another folder")
 
 # %% ../nbs/01_files.ipynb #ca5bfb13
-def _remove_tree(folder, kind):
-    "Remove a folder, its mark last: what a killed process leaves of it is still ours."
+def _remove_tree(folder, kind): # its mark last: what a killed process leaves of it is still ours
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, ignore_errors=True)

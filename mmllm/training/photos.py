@@ -8,6 +8,7 @@ __all__ = ['REPEAT_PROMPTS', 'PhotoClipStage', 'start_heads', 'draw_view', 'View
            'PhotoAlignStage', 'repeat_records', 'PhotoTuneStage', 'PhotoAnswerStage']
 
 # %% ../../nbs/08_training/06_photos.ipynb #bfaa48a3
+import re
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -370,6 +371,7 @@ class PhotoAnswerStage(PhotoTuneStage):
     questions: int = 8
     captions: int = 1
     yes: int = 2
+    average: float = .7 # how far to go from the weights of `tune` to those of this stage
 
     name = "answer"
     most = "qa"
@@ -377,3 +379,25 @@ class PhotoAnswerStage(PhotoTuneStage):
     def for_validation(self):
         "What `tune` is measured by."
         return replace(super().for_validation(), captions=None, yes=1)
+
+# %% ../../nbs/08_training/06_photos.ipynb #answ0005
+@patch
+def prepare(self:PhotoAnswerStage,
+    model,         # `MMModel` as `tune` made it
+    records: list, # records to learn from
+):
+    "Keep the weights that it begins with."
+    PhotoTuneStage.prepare(self, model, records)
+    self.before = {name: weight.detach().clone() for name, weight in model.named_parameters()
+                   if re.match(self.trainable, name)}
+
+@patch
+@torch.no_grad()
+def finish(self:PhotoAnswerStage,
+    model,         # `MMModel` with the best weights of the run
+    records: list, # records that were learned from
+    seed: int,     # seed of the run
+):
+    "Average the weights with those that it began with."
+    for name, weight in model.named_parameters():
+        if name in self.before: weight.copy_(self.before[name].lerp(weight, self.average))
