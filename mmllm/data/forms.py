@@ -64,14 +64,14 @@ class Form:
         row: dict, # row of a table
     ) -> bool:
         "Whether a row has the fields of this form."
-        raise NotImplementedError(f"define fits in {type(self).__name__}")
+        return bool(self._fits(row))
 
     def record(self,
         row: dict, # row of a table
         find,      # function from what a cell holds for a picture or sound to a path or bytes
     ) -> dict:     # record
         "A row as a record; raises `DataError` if something in it is wrong."
-        raise NotImplementedError(f"define record in {type(self).__name__}")
+        return self._record(row, find)
 
 # %% ../../nbs/02_data/10_forms.ipynb #e1a9345f
 def check_record(
@@ -80,9 +80,9 @@ def check_record(
     "Pass a record that can be learned from; raises `DataError`."
     messages = inline_media(record)
     for message in messages:
-        if message.get("role") not in ("system", "user", "assistant"):
-            role = str(message.get("role"))[:40]
-            raise DataError(f"no role is called {role!r}: use system, user or assistant")
+        role = message.get("role")
+        if role not in ("system", "user", "assistant"):
+            raise DataError(f"no role is called {str(role)[:40]!r}: use user or assistant")
     answers = [message for message in messages if message["role"] == "assistant"]
     if not answers: raise DataError("nobody answers: add a turn of the assistant")
     for message in answers: _text(message_text(message), "answer")
@@ -141,28 +141,27 @@ def chat_record(
     given = {"messages": messages, "images": images, "audios": audios}
     return make_record(inline_media(given), **columns)
 
-# %% ../../nbs/02_data/10_forms.ipynb #9ea26d88
+# %% ../../nbs/02_data/10_forms.ipynb #26f49827
 class ChatForm(Form):
     "Messages, with pictures and sounds in columns or in the messages."
     name = "chat"
 
-    def fits(self, row): return "messages" in row
-
-    def record(self, row, find):
+    def _fits(self, row): return "messages" in row
+    def _record(self, row, find):
         images, audios = ([find(one) for one in _media(row, kind)] for kind in _NAMES)
         return chat_record(row["messages"], images, audios, find)
 
+# %% ../../nbs/02_data/10_forms.ipynb #9ea26d88
 class CompletionForm(ChatForm):
     "A prompt and its completion, both lists of messages."
     name = "completion"
 
-    def fits(self, row): return {"prompt", "completion"} <= row.keys()
-
-    def record(self, row, find):
+    def _fits(self, row): return {"prompt", "completion"} <= row.keys()
+    def _record(self, row, find):
         parts = [row["prompt"], row["completion"]]
         if not all(isinstance(part, list) for part in parts):
             raise DataError("prompt and completion must be lists of messages")
-        return super().record({**row, "messages": [*parts[0], *parts[1]]}, find)
+        return super()._record({**row, "messages": [*parts[0], *parts[1]]}, find)
 
 # %% ../../nbs/02_data/10_forms.ipynb #242bdf54
 _LLAVA_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
@@ -189,9 +188,8 @@ class LlavaForm(Form):
     "Conversations of human and gpt, with marks where the picture is."
     name = "llava"
 
-    def fits(self, row): return "conversations" in row
-
-    def record(self, row, find):
+    def _fits(self, row): return "conversations" in row
+    def _record(self, row, find):
         if not isinstance(row["conversations"], list):
             raise DataError("conversations must be a list of turns")
         media = {kind: [find(one) for one in _media(row, kind)] for kind in _NAMES}
@@ -204,9 +202,8 @@ class CauldronForm(Form):
     "Pictures, and turns of user and assistant about them."
     name = "cauldron"
 
-    def fits(self, row): return {"images", "texts"} <= row.keys()
-
-    def record(self, row, find):
+    def _fits(self, row): return {"images", "texts"} <= row.keys()
+    def _record(self, row, find):
         messages = []
         for turn in row["texts"] or ():
             for role in ("user", "assistant"):
@@ -225,21 +222,21 @@ def _answer(value):
     if not texts: raise DataError("the answer is empty: fill it in or remove the row")
     return Counter(_text(text, "answer") for text in texts).most_common(1)[0][0]
 
-# %% ../../nbs/02_data/10_forms.ipynb #bfad61db
+# %% ../../nbs/02_data/10_forms.ipynb #117a4bbe
 def _pairs(row):
     if row.get("qa"): asked = row["qa"]
     else: asked = [(_first(row, _QUESTIONS), _first(row, _ANSWERS))]
     return [(_text(question, "question"), _answer(answer)) for question, answer in asked]
 
+# %% ../../nbs/02_data/10_forms.ipynb #bfad61db
 class VqaForm(Form):
     "A picture, and a question with its answer, or several in `qa`."
     name = "vqa"
 
-    def fits(self, row):
+    def _fits(self, row):
         is_asked = row.get("qa") or _first(row, _QUESTIONS) is not None
         return bool(is_asked and _media(row, "image"))
-
-    def record(self, row, find):
+    def _record(self, row, find):
         image = find(_one(_media(row, "image"), "image"))
         (question, answer), *others = _pairs(row)
         messages = image_messages(image, question + QUESTION_SUFFIX, answer)
@@ -254,10 +251,9 @@ class SpokenForm(Form):
     "A spoken question and its answer; the question's words may stand beside it."
     name = "spoken"
 
-    def fits(self, row):
+    def _fits(self, row):
         return bool(_media(row, "audio")) and _first(row, _ANSWERS) is not None
-
-    def record(self, row, find):
+    def _record(self, row, find):
         sound = {"type": "audio", "audio": find(_one(_media(row, "audio"), "sound"))}
         messages = [{"role": "user", "content": [sound]},
                     {"role": "assistant", "content": _answer(_first(row, _ANSWERS))}]
@@ -269,10 +265,9 @@ class AsrForm(Form):
     "Speech and what was said."
     name = "asr"
 
-    def fits(self, row):
+    def _fits(self, row):
         return bool(_media(row, "audio")) and _first(row, _TRANSCRIPTS) is not None
-
-    def record(self, row, find):
+    def _record(self, row, find):
         sound = {"type": "audio", "audio": find(_one(_media(row, "audio"), "sound"))}
         text = _text(_first(row, _TRANSCRIPTS), "transcript")
         asked = [sound, {"type": "text", "text": REPEAT}]
@@ -287,15 +282,14 @@ class CaptionForm(Form):
     "A picture and one caption or several."
     name = "captions"
 
-    def fits(self, row):
+    def _fits(self, row):
         return bool(_media(row, "image")) and _first(row, _CAPTIONS) is not None
-
-    def record(self, row, find):
+    def _record(self, row, find):
         image, said = find(_one(_media(row, "image"), "image")), _first(row, _CAPTIONS)
         captions = [_text(one, "caption") for one in (said if isinstance(said, list) else [said])]
         return make_record(image_messages(image, CAPTION_PROMPT, captions[0]), captions=captions)
 
-# %% ../../nbs/02_data/10_forms.ipynb #e49e9ba6
+# %% ../../nbs/02_data/10_forms.ipynb #163d3a91
 def get_form(
     name: str, # name of a form
 ) -> Form:
@@ -303,6 +297,7 @@ def get_form(
     if name in FORMS: return FORMS[name]
     raise DataError(f"no form is called {name!r}: choose {', '.join(FORMS)}")
 
+# %% ../../nbs/02_data/10_forms.ipynb #e49e9ba6
 def recognise_form(
     rows: list, # some rows of a data set
 ) -> Form:

@@ -70,6 +70,17 @@ def _key(row, number):
         if isinstance(value, (str, int)) and value != "": return str(value)
     return f"row {number}"
 
+# %% ../../nbs/02_data/13_records.ipynb #33625229
+def _fault(records, i, decode):
+    "What is wrong with a record, or None."
+    try:
+        record = records[i]
+        if decode:
+            for image in record["images"]: load_image(image)
+            for sound in record["audios"]: load_audio(sound)
+    except DataError as error: return str(error)
+    except MediaError as error: return f"{records.table.where(int(records.rows[i]))}: {error}"
+
 # %% ../../nbs/02_data/13_records.ipynb #a975502e
 def parse_share(
     share,     # a number from 0 to 1, or a text like `1%`
@@ -82,17 +93,7 @@ def parse_share(
     if 0 <= number <= 1: return number
     raise DataError(f"{share!r} is no share: give a number from 0 to 1, or one like 1%")
 
-def _fault(records, i, decode):
-    "What is wrong with a record, or None."
-    try:
-        record = records[i]
-        if decode:
-            for image in record["images"]: load_image(image)
-            for sound in record["audios"]: load_audio(sound)
-    except DataError as error: return str(error)
-    except MediaError as error: return f"{records.table.where(int(records.rows[i]))}: {error}"
-
-# %% ../../nbs/02_data/13_records.ipynb #36189a40
+# %% ../../nbs/02_data/13_records.ipynb #69aad2bb
 def _refusal(faults, allowed, n, share):
     if not allowed: return faults[0]
     counted = f"more than {100*share:.3g}% of {n} rows cannot be used"
@@ -103,6 +104,7 @@ def _report(faults, n, name):
     for fault in faults[:20]: print(f"- {fault}", file=sys.stderr)
     if len(faults) > 20: print(f"- and {len(faults) - 20} more", file=sys.stderr)
 
+# %% ../../nbs/02_data/13_records.ipynb #36189a40
 def without_faults(
     records: Records,     # any
     skip_bad: float = 0., # share of rows that may be bad
@@ -141,11 +143,12 @@ def _checked(records, skip_bad, decode):
         with atomic_file(note) as part: Path(part).touch()
     return found
 
-# %% ../../nbs/02_data/13_records.ipynb #8e36370b
+# %% ../../nbs/02_data/13_records.ipynb #dc78ec0b
 def _note(value):
     if isinstance(value, bytes): return hashlib.sha256(value).hexdigest()
     return str(getattr(value, "key", None) or getattr(value, "shape", None) or value)
 
+# %% ../../nbs/02_data/13_records.ipynb #8e36370b
 def digest_records(
     records, # any sequence of records
 ) -> str:    # SHA-256, hexadecimal
@@ -194,9 +197,10 @@ def load_records(
     records = Records(table, form, _capped(len(table), max_rows, check_seed(seed)), shown)
     return _checked(records, share, decode)
 
-# %% ../../nbs/02_data/13_records.ipynb #7ab50078
+# %% ../../nbs/02_data/13_records.ipynb #8b2852ed
 def _hash(key): return int(hashlib.sha256(key.encode()).hexdigest()[:12], 16)
 
+# %% ../../nbs/02_data/13_records.ipynb #7ab50078
 def split_by_hash(
     records: Records,    # any
     share: float = .05,  # of the records, to set aside
@@ -211,7 +215,7 @@ def split_by_hash(
         raise DataError(f"{records.name} has too few different records to set some aside: add some")
     return records[~aside], records[aside]
 
-# %% ../../nbs/02_data/13_records.ipynb #a56e9275
+# %% ../../nbs/02_data/13_records.ipynb #79d3d3fa
 @dataclass(frozen=True)
 class MixturePart:
     "One data set of a mixture."
@@ -219,6 +223,7 @@ class MixturePart:
     split: str = None   # as for `load_records`
     weight: float = 1.  # how often its rows come in an epoch
 
+# %% ../../nbs/02_data/13_records.ipynb #a56e9275
 def parse_mixture(
     text: str, # `name[:split][*weight]`, several with commas between them
 ) -> list:     # of `MixturePart`
@@ -232,13 +237,14 @@ def parse_mixture(
         parts.append(MixturePart(found[1], found[2], float(found[3] or 1)))
     return parts
 
-# %% ../../nbs/02_data/13_records.ipynb #41477c73
+# %% ../../nbs/02_data/13_records.ipynb #af2c5c08
 def _weighed(n, weight, seed):
     "Numbers of rows for an epoch: each as often as the weight says, the rest of it drawn."
     whole, rest = divmod(weight, 1)
     some = np.random.default_rng((seed, 9100)).permutation(n)[:round(rest * n)]
     return np.concatenate([*[np.arange(n)] * int(whole), np.sort(some)]).astype(np.int64)
 
+# %% ../../nbs/02_data/13_records.ipynb #41477c73
 class Mixture(Sequence):
     "Records of several data sets, one after the other."
     def __init__(self,

@@ -16,6 +16,20 @@ from ..files import atomic_file
 from .media import DataError, shown_name
 from .coco128 import is_text
 
+# %% ../../nbs/02_data/11_sources.ipynb #dff10ade
+def _inside(root, name):
+    "The file of a name below a folder; None if it is not there or leads out of it."
+    path = Path(os.path.normpath(root/name))
+    return path if path.is_relative_to(root) and path.is_file() else None
+
+def _file(name, roots):
+    if "://" in name or name.startswith("data:"):
+        raise DataError(f"{shown_name(name)} is an address: fetch it and name the file")
+    for root in roots:
+        if path := _inside(Path(os.path.normpath(root)), name): return path
+    advice = "name the folder that holds it (images=, --images)"
+    raise DataError(f"there is no file {shown_name(name)} beside the table: {advice}")
+
 # %% ../../nbs/02_data/11_sources.ipynb #6058264f
 def media_roots(
     folder: Path,  # folder of the table
@@ -29,19 +43,6 @@ def media_roots(
     beside = sorted(path for path in folder.iterdir() if path.is_dir())
     above = [folder.parent, *sorted(p for p in folder.parent.iterdir() if p.is_dir())]
     return [folder, *beside, *(above if folder.name == "annotations" else [])]
-
-def _inside(root, name):
-    "The file of a name below a folder; None if it is not there or leads out of it."
-    path = Path(os.path.normpath(root/name))
-    return path if path.is_relative_to(root) and path.is_file() else None
-
-def _file(name, roots):
-    if "://" in name or name.startswith("data:"):
-        raise DataError(f"{shown_name(name)} is an address: fetch it and name the file")
-    for root in roots:
-        if path := _inside(Path(os.path.normpath(root)), name): return path
-    advice = "name the folder that holds it (images=, --images)"
-    raise DataError(f"there is no file {shown_name(name)} beside the table: {advice}")
 
 # %% ../../nbs/02_data/11_sources.ipynb #b1c7d7eb
 def find_media(
@@ -91,16 +92,7 @@ class LinesTable:
         file = bisect_right(self.ends, i)
         return file, i - (self.ends[file - 1] if file else 0)
 
-# %% ../../nbs/02_data/11_sources.ipynb #9c8b5814
-@patch
-def where(self:LinesTable,
-    i: int, # number of a row
-) -> str:
-    "File and line of a row, for people."
-    file, row = self.place(i)
-    name = shown_name(self.paths[file].name)
-    return f"line {self.starts[file][row][1]} of {name}"
-
+# %% ../../nbs/02_data/11_sources.ipynb #0c95e5d1
 @patch
 def __getitem__(self:LinesTable,
     i: int, # number of a row
@@ -115,7 +107,17 @@ def __getitem__(self:LinesTable,
     except (ValueError, RecursionError) as error:
         raise DataError(f"this is not JSON ({error}): mend or remove it") from error
     if isinstance(found, dict): return found
-    raise DataError("this is no object of JSON ({...}): mend or remove it")
+    raise DataError("this is no object of JSON: mend or remove it")
+
+# %% ../../nbs/02_data/11_sources.ipynb #9c8b5814
+@patch
+def where(self:LinesTable,
+    i: int, # number of a row
+) -> str:
+    "File and line of a row, for people."
+    file, row = self.place(i)
+    name = shown_name(self.paths[file].name)
+    return f"line {self.starts[file][row][1]} of {name}"
 
 # %% ../../nbs/02_data/11_sources.ipynb #5203ef0f
 def _csv_rows(path):
@@ -304,7 +306,7 @@ def _parquet_table(files, folder, images):
     dataset = _load(folder.name, "parquet", data_files={"rows": names}, split="rows")
     return ArrowTable(dataset, folder.name, media_roots(folder, images), files)
 
-# %% ../../nbs/02_data/11_sources.ipynb #6a2d7dd1
+# %% ../../nbs/02_data/11_sources.ipynb #0c562501
 _KINDS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 _NO_TABLES = re.compile(r"(instances|person_keypoints|stuff|image_info)_|dataset_infos?\.json|"
                         r"dataset_dict\.json|state\.json|.*annotations\.json|.*config\.json")
@@ -317,6 +319,7 @@ def _split_of(path, folder):
             if re.search(rf"(?<![a-z])({words})(?![a-z])", text.lower()): return split
     return "train"
 
+# %% ../../nbs/02_data/11_sources.ipynb #6a2d7dd1
 def table_files(
     folder: Path, # folder that holds a data set
 ) -> dict:        # {split: files}
@@ -329,8 +332,8 @@ def table_files(
             if path.suffix.lower() == kind:
                 splits.setdefault(_split_of(path, folder), []).append(path)
         if splits: return splits
-    known = f"put a file with its rows there ({', '.join(_KINDS)})"
-    raise DataError(f"{shown_name(folder.name)} holds no table: {known}")
+    known = ", ".join(_KINDS)
+    raise DataError(f"{shown_name(folder.name)} holds no table: put one there ({known})")
 
 # %% ../../nbs/02_data/11_sources.ipynb #cf9e9f5b
 def _chosen_split(splits, split, name):
@@ -360,7 +363,7 @@ def _folder_table(folder, split, images):
     if images is None: table.roots += media_roots(folder) # the tables may stand in one of its own
     return table
 
-# %% ../../nbs/02_data/11_sources.ipynb #05508d4a
+# %% ../../nbs/02_data/11_sources.ipynb #ae0c27d9
 def _local(name):
     "The file or folder of that name, or None."
     home = os.environ.get("MMLLM_DATA")
@@ -376,6 +379,7 @@ def _hub_table(name, split, images):
     dataset = _load(name, "/".join(parts[:2]), split=split or "train", **dict(config or {}))
     return ArrowTable(dataset, name, [Path(images).expanduser()] if images else [])
 
+# %% ../../nbs/02_data/11_sources.ipynb #05508d4a
 def open_table(
     name,             # folder, file, name below `$MMLLM_DATA`, or id of the Hub
     split: str = None, # `train`, `validation` or `test`; None: `train`, or the only one

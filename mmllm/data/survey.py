@@ -69,13 +69,14 @@ def survey(
         [sum(len(tokenizer(text, **options).input_ids) for text in texts) for texts in said],
         [len(texts) for texts in said])
 
-# %% ../../nbs/02_data/14_survey.ipynb #6a0499c3
+# %% ../../nbs/02_data/14_survey.ipynb #bb5a4300
 def _short(text, width=90):
     "A text on one line, cut, without control characters."
     line = " ".join(text.split())
     line = "".join(c for c in line if c.isprintable())
     return line if len(line) <= width else line[:width - 1] + "…"
 
+# %% ../../nbs/02_data/14_survey.ipynb #6a0499c3
 def describe_record(
     record: dict, # record
 ) -> str:         # a line for its media, and one for each turn
@@ -90,7 +91,7 @@ def describe_record(
         lines.append(f"    {message['role']}: {marks}{_short(message_text(message))}")
     return "\n".join(lines)
 
-# %% ../../nbs/02_data/14_survey.ipynb #35962bad
+# %% ../../nbs/02_data/14_survey.ipynb #110c600e
 def _draw_record(axes, record):
     axes.set_xticks([])
     axes.set_yticks([])
@@ -101,6 +102,7 @@ def _draw_record(axes, record):
     axes.set_title(lines[0], fontsize=6, color="gray", parse_math=False)
     axes.set_xlabel(lines[1], fontsize=7, parse_math=False)
 
+# %% ../../nbs/02_data/14_survey.ipynb #35962bad
 def contact_sheet(
     records,      # records; some of them are drawn
     path: Path,   # of the PNG to write

@@ -31,7 +31,7 @@ from .clip import captions_of
 from .speech import ListenStage, TranscriptionDataset, TranscriptionStage
 from .recipes import STAGE_ORDER
 
-# %% ../../nbs/08_training/08_own_data.ipynb #04732c00
+# %% ../../nbs/08_training/08_own_data.ipynb #0a31855c
 class RecordingsDataset(TranscriptionDataset):
     "Every recording with its words, once in each epoch, decoded when it is asked for."
     def __init__(self,
@@ -47,6 +47,7 @@ class RecordingsDataset(TranscriptionDataset):
         record = records[i]
         return self.draw(load_audio(record["audios"][0]), record["transcript"], rng)
 
+# %% ../../nbs/08_training/08_own_data.ipynb #04732c00
 @dataclass(kw_only=True)
 class RecordedTranscriptionStage(TranscriptionStage):
     "`listen-asr` on recordings that stay on the disk."
@@ -262,9 +263,9 @@ def start(self:DatasetRecipe,
     if name != "clip" and get_preset(preset) == get_preset("lite"): return "lite"
     if name != "tune": return None
     raise TrainingError("the projectors were never taught: run `mmllm train align` first, "
-                        "or name a bundle to go on from (base=, --base)")
+                        "or name a bundle (base=, --base)")
 
-# %% ../../nbs/08_training/08_own_data.ipynb #5cd5bdf4
+# %% ../../nbs/08_training/08_own_data.ipynb #b7cb2d1a
 @patch
 def check(self:DatasetRecipe,
     preset, # not asked for
@@ -272,6 +273,7 @@ def check(self:DatasetRecipe,
     "Raises `DataError` if the data cannot be used, before a model is loaded."
     _ = self.loaded
 
+# %% ../../nbs/08_training/08_own_data.ipynb #5cd5bdf4
 @patch
 def model(self:DatasetRecipe,
     preset,    # name of a preset, or a `Preset`
@@ -280,7 +282,7 @@ def model(self:DatasetRecipe,
     "An untrained model."
     return MMModel.from_preset(preset, seed=seed)
 
-# %% ../../nbs/08_training/08_own_data.ipynb #a888767c
+# %% ../../nbs/08_training/08_own_data.ipynb #0170a775
 def _has_room(model, records, cache, feature_gb):
     "Whether the features of all pictures may be kept; says so if not."
     first = next((record["images"][0] for record in records if record["images"]), None)
@@ -292,6 +294,7 @@ def _has_room(model, records, cache, feature_gb):
     print(f"features of all pictures would need {gigabytes:.2g} GB: they are not kept")
     return False
 
+# %% ../../nbs/08_training/08_own_data.ipynb #a888767c
 @patch
 def records(self:DatasetRecipe,
     model,     # `MMModel`; its processor gets a cache of features on the disk
