@@ -28,6 +28,7 @@ DTYPES = {
     "float16": torch.float16,
 }
 
+# %% ../../nbs/12_export/00_hf.ipynb #dtype002
 def export_dtype(
     config: MMConfig, # of the bundle
     name: str=None,   # `float32`, `bfloat16` or `float16`; None: that of the base
