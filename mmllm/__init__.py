@@ -1,7 +1,9 @@
 """A multi-modal language model to build, train, measure and talk to from notebooks."""
 __version__ = "0.2.0"
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 
 _HOMES = {
     "MMModel": "mmllm.model",
@@ -17,11 +19,41 @@ def __getattr__(name):
         raise AttributeError(f"module 'mmllm' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
+class _LazyConfig:
+    "Stands for `MMConfig` in transformers' registry until a bundle is opened, for that is slow."
+    @staticmethod
+    def from_dict(*args, **kwargs):
+        "The real configuration; our model is registered with it."
+        return import_module("mmllm.export.hub").MMConfig.from_dict(*args, **kwargs)
+
+class _RegisterConfig:
+    "Registers it when transformers' own registry is imported; see nbs/12_export/02_hub.ipynb."
+    registry = "transformers.models.auto.configuration_auto"
+
+    def find_spec(self, name, path=None, target=None):
+        "Import the registry as it is, and register afterwards."
+        if name != self.registry: return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        execute = spec.loader.exec_module
+        def execute_and_register(module):
+            execute(module)
+            self.register(module)
+        spec.loader.exec_module = execute_and_register
+        return spec
+
+    @staticmethod
+    def register(module):
+        "Make `AutoConfig` know bundles."
+        module.AutoConfig.register("mmllm", _LazyConfig, exist_ok=True)
+
+if registry := sys.modules.get(_RegisterConfig.registry): _RegisterConfig.register(registry)
+else: sys.meta_path.insert(0, _RegisterConfig())
+
 def main():
     "The `mmllm` command: Ctrl-C ends it in one line, also while it imports."
     try: import_module("mmllm.cli").main()
     except KeyboardInterrupt:
-        import sys
         print("mmllm: interrupted", file=sys.stderr)
         sys.exit(130)
 
