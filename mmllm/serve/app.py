@@ -65,7 +65,7 @@ class Metrics:
         "All of it, as Prometheus reads it."
         return generate_latest(self.registry)
 
-# %% ../../nbs/11_serve/05_app.ipynb #e1e43100
+# %% ../../nbs/11_serve/05_app.ipynb #6955b76d
 @patch
 def count_response(self:Metrics,
     path: str,    # that was asked for
@@ -74,6 +74,7 @@ def count_response(self:Metrics,
     "Count a response."
     self.requests.labels(path if path in KNOWN_PATHS else "other", str(status)).inc()
 
+# %% ../../nbs/11_serve/05_app.ipynb #8fc5c44d
 @patch
 def count_usage(self:Metrics,
     usage,  # `Usage` of a reply
@@ -102,7 +103,7 @@ class Api:
         if name is None or name == self.name or name in aliases: return
         raise ModelNotFound(f"there is no such model here: this server has {self.name!r}", "model")
 
-# %% ../../nbs/11_serve/05_app.ipynb #6ee7760b
+# %% ../../nbs/11_serve/05_app.ipynb #86c2cead
 @patch
 def _about(self:Api, name):
     return dict(id=name, object="model", created=self.started, owned_by="mmllm")
@@ -112,6 +113,7 @@ async def models(self:Api) -> dict:
     "The model, and the Whisper that hears for it."
     return dict(object="list", data=[self._about(name) for name in (self.name, self.ear)])
 
+# %% ../../nbs/11_serve/05_app.ipynb #a1e0fd0c
 @patch
 async def model(self:Api,
     name: str,  # of a model
@@ -120,23 +122,32 @@ async def model(self:Api,
     self.check_model(name, (self.ear,))
     return self._about(name)
 
+# %% ../../nbs/11_serve/05_app.ipynb #78fe852c
 @patch
 async def health(self:Api):
     "200 while it takes requests, 503 when it is about to end."
     closing = self.queue.closing
     return JSONResponse(dict(status="closing" if closing else "ok"), 503 if closing else 200)
 
+# %% ../../nbs/11_serve/05_app.ipynb #519fa536
 @patch
 async def show_metrics(self:Api):
     "What Prometheus asks for."
     return Response(self.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-# %% ../../nbs/11_serve/05_app.ipynb #008f79a8
+# %% ../../nbs/11_serve/05_app.ipynb #829a11f6
 async def _stop_when_gone(request, job):
     "Wait for the client to go away."
     while (await request.receive())["type"] != "http.disconnect": pass
     job.stop()
 
+def _dismiss(job):
+    "End a job and its watcher, which shall not keep each other and a large request in memory."
+    watcher, job.watcher = job.watcher, None
+    if watcher is not None: watcher.cancel()
+    job.stop()
+
+# %% ../../nbs/11_serve/05_app.ipynb #93372fd1
 @patch
 async def begin(self:Api,
     request: Request,
@@ -146,15 +157,16 @@ async def begin(self:Api,
     "Have a request answered; raises what `look` and the model raise, `QueueFull`, `ServerClosing`."
     job = self.queue.open()
     job.watcher = asyncio.create_task(_stop_when_gone(request, job))
-    await self.queue.check(job, look)
-    self.queue.start(job, partial(write, job.found))
-    try: await job.begun()
+    try:
+        await self.queue.check(job, look)
+        self.queue.start(job, partial(write, job.found))
+        await job.begun()
     except BaseException:
-        job.stop()
+        _dismiss(job)
         raise
     return job
 
-# %% ../../nbs/11_serve/05_app.ipynb #f01ef661
+# %% ../../nbs/11_serve/05_app.ipynb #cd8bf795
 @patch
 async def _events(self:Api, job):
     "What a job reports, counted on its way; raises `ServerClosing` if it ends too early."
@@ -165,14 +177,16 @@ async def _events(self:Api, job):
                 self.metrics.first_token.observe(time.perf_counter() - job.created)
             kinds.add(kind)
             yield kind, value
-    finally:
-        job.watcher.cancel()
-        job.stop()
-    if "done" in kinds: return
-    if self.queue.closing: raise ServerClosing("the server ended before the reply did: ask again")
-    raise ClientGone("the client went away before the reply was finished")
+    finally: _dismiss(job)
+    if "done" not in kinds: raise self._unfinished()
 
-# %% ../../nbs/11_serve/05_app.ipynb #d1929718
+@patch
+def _unfinished(self:Api):
+    "Why a reply has no end."
+    if self.queue.closing: return ServerClosing("the server ended before the reply did: ask again")
+    return ClientGone("the client went away before the reply was finished")
+
+# %% ../../nbs/11_serve/05_app.ipynb #27bf0d55
 _THEIRS = MediaError, AudioError, LanguageError, PromptError
 
 def as_serve_error(
@@ -190,6 +204,7 @@ def as_serve_error(
         return found
     return ServeError("something went wrong here: the server's log has more")
 
+# %% ../../nbs/11_serve/05_app.ipynb #e84ebc3b
 async def show_error(
     request: Request,
     error: Exception,
@@ -230,7 +245,13 @@ def event_stream(
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
-# %% ../../nbs/11_serve/05_app.ipynb #d43534bf
+# %% ../../nbs/11_serve/05_app.ipynb #96018107
+@patch
+def _form(self:Api, body):
+    options = body.stream_options
+    return ReplyFormat(self.name, bool(options and options.include_usage))
+
+# %% ../../nbs/11_serve/05_app.ipynb #e64af126
 @patch
 async def chat(self:Api,
     body: ChatRequest,
@@ -243,8 +264,7 @@ async def chat(self:Api,
         write_reply(self.engine, body, conversation, self.settings, emit, stopped)
     look = partial(self.gateway.read_conversation, body)
     job = await self.begin(request, look, write)
-    options = body.stream_options
-    form = ReplyFormat(self.name, bool(options and options.include_usage))
+    form = self._form(body)
     if body.stream: return event_stream(self._pieces(job, form))
     return await self._whole(job, form)
 
@@ -294,7 +314,17 @@ async def _transcript_pieces(self:Api, job, seconds):
                 yield server_event(dict(type="transcript.text.done", text=value.text, usage=usage))
     except MMError as error: yield server_event(error_body(as_serve_error(error)))
 
-# %% ../../nbs/11_serve/05_app.ipynb #605f103a
+# %% ../../nbs/11_serve/05_app.ipynb #8ea48f95
+@patch
+async def _transcript(self:Api, asked, job):
+    "The response of a job that transcribes."
+    _, seconds = job.found
+    self.metrics.sound.inc(seconds)
+    if asked.stream: return event_stream(self._transcript_pieces(job, seconds))
+    events = [event async for event in self._events(job)]
+    return self._transcript_response(asked, events[-1][1], seconds)
+
+# %% ../../nbs/11_serve/05_app.ipynb #03849d37
 @patch
 async def transcribe(self:Api,
     request: Request,
@@ -305,13 +335,9 @@ async def transcribe(self:Api,
     def write(found, emit, stopped):
         write_transcript(self.engine, asked, found[0], emit, stopped)
     job = await self.begin(request, partial(self.gateway.check, "audio", data), write)
-    _, seconds = job.found
-    self.metrics.sound.inc(seconds)
-    if asked.stream: return event_stream(self._transcript_pieces(job, seconds))
-    events = [event async for event in self._events(job)]
-    return self._transcript_response(asked, events[-1][1], seconds)
+    return await self._transcript(asked, job)
 
-# %% ../../nbs/11_serve/05_app.ipynb #aad689ba
+# %% ../../nbs/11_serve/05_app.ipynb #39f1940e
 STATIC = Path(mmllm.__file__).parent/"serve"/"static"
 _POLICY = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
                                       "frame-ancestors 'none'; base-uri 'none'",
@@ -321,6 +347,7 @@ async def show_page() -> FileResponse:
     "The page to try the server."
     return FileResponse(STATIC/"index.html", headers=_POLICY)
 
+# %% ../../nbs/11_serve/05_app.ipynb #28169d11
 def _routes(api):
     "(method, path, endpoint)"
     yield "POST", "/v1/chat/completions", api.chat

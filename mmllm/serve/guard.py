@@ -27,7 +27,7 @@ def error_response(
     if error.status == 401: headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error), error.status, headers)
 
-# %% ../../nbs/11_serve/04_guard.ipynb #c15155f5
+# %% ../../nbs/11_serve/04_guard.ipynb #220e5e30
 OPEN_PATHS = ("/", "/health", "/static/")  # for those without the key
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -36,6 +36,7 @@ def _hostname(address):
     try: return urlsplit(f"//{address}").hostname or ""
     except ValueError: return ""
 
+# %% ../../nbs/11_serve/04_guard.ipynb #2162ccda
 def check_key(
     headers: Headers,
     settings: ServerSettings,

@@ -45,7 +45,7 @@ class ServerSettings:
             known = ", ".join(AUDIO_MODES)
             raise ServeError(f"no audio mode is called {self.audio_mode!r}: choose {known}")
 
-# %% ../../nbs/11_serve/01_media.ipynb #b1953152
+# %% ../../nbs/11_serve/01_media.ipynb #8b3a46fc
 _DATA_URI = re.compile(r"data:image/(?:png|jpe?g|webp|gif);base64,", re.IGNORECASE)
 
 def decode_base64(
@@ -60,6 +60,7 @@ def decode_base64(
     if data: return data
     raise InvalidRequest(f"{param} is empty: put the file's bytes into it", param)
 
+# %% ../../nbs/11_serve/01_media.ipynb #0a1b23fd
 def decode_image_url(
     url: str,    # `data:image/...;base64,...`
     param: str,  # field that it stands in
@@ -99,9 +100,10 @@ def check(self:MediaGateway,
     if known not in self.checked: self.checked.store(known, self._measure(item))
     return item, self.checked[known]
 
-# %% ../../nbs/11_serve/01_media.ipynb #ef8bd059
+# %% ../../nbs/11_serve/01_media.ipynb #259a81af
 _KINDS = {"image_url": "image", "input_audio": "audio"}
 
+# %% ../../nbs/11_serve/01_media.ipynb #adaa914b
 @patch
 def attach(self:MediaGateway,
     part,        # `ImagePart` or `AudioPart`
@@ -146,7 +148,14 @@ def _check_counts(self:MediaGateway, messages):
                              f"{most:,} at most: drop its oldest messages", "messages",
                              "context_length_exceeded")
 
-# %% ../../nbs/11_serve/01_media.ipynb #a6dc8da2
+# %% ../../nbs/11_serve/01_media.ipynb #8dc4af2e
+@patch
+def _check_seconds(self:MediaGateway, seconds):
+    if seconds <= self.settings.max_seconds: return
+    raise InvalidRequest(f"the sounds last over {self.settings.max_seconds:g} s together: "
+                         "send fewer, or shorter ones", "messages")
+
+# %% ../../nbs/11_serve/01_media.ipynb #7b3ff55a
 @patch
 def read_conversation(self:MediaGateway,
     request: ChatRequest,
@@ -157,8 +166,6 @@ def read_conversation(self:MediaGateway,
     for i, message in enumerate(request.messages):
         role, turn, seconds = self.read_message(message, f"messages.{i}")
         total += seconds
-        if total > self.settings.max_seconds:
-            raise InvalidRequest(f"the sounds last over {self.settings.max_seconds:g} s together: "
-                                 "send fewer, or shorter ones", "messages")
+        self._check_seconds(total)
         conversation.append((role, turn))
     return conversation

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from typing import Annotated, Literal
 from ..core import MMError
 
-# %% ../../nbs/11_serve/00_protocol.ipynb #294db66e
+# %% ../../nbs/11_serve/00_protocol.ipynb #f3bb4c07
 class ServeError(MMError):
     "A request that is not answered: a sentence, an HTTP status, and OpenAI's words for the kind."
     status, type, code = 500, "server_error", None
@@ -30,11 +30,12 @@ class ServeError(MMError):
         self.param, self.retry_after = param, retry_after
         self.code = code or type(self).code
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #130759be
 class InvalidRequest(ServeError, ValueError):
     "A request that makes no sense here."
     status, type = 400, "invalid_request_error"
 
-# %% ../../nbs/11_serve/00_protocol.ipynb #a737f0f0
+# %% ../../nbs/11_serve/00_protocol.ipynb #3436bbd1
 class WrongKey(InvalidRequest):
     "A client that does not know the key of the server."
     status, code = 401, "invalid_api_key"
@@ -47,6 +48,7 @@ class ModelNotFound(InvalidRequest):
     "A model that is not here."
     status, code = 404, "model_not_found"
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #db331365
 class SlowRequest(InvalidRequest):
     "A request that does not arrive in time."
     status, code = 408, "request_timeout"
@@ -76,15 +78,17 @@ def error_body(
     about = dict(message=str(error), type=error.type, param=error.param, code=error.code)
     return {"error": about}
 
-# %% ../../nbs/11_serve/00_protocol.ipynb #cf675ed6
+# %% ../../nbs/11_serve/00_protocol.ipynb #d91c207b
 class _Checked(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #8634a685
 class TextPart(_Checked):
     "Text of a message."
     type: Literal["text"]
     text: str
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #2b9b79b9
 class ImageUrl(_Checked):
     "Where a picture is: a `data:` address, which holds it."
     url: str
@@ -94,6 +98,7 @@ class ImagePart(_Checked):
     type: Literal["image_url"]
     image_url: ImageUrl
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #d4a70419
 class InputAudio(_Checked):
     "A sound: base64 of a file."
     data: str
@@ -127,7 +132,7 @@ class ChatMessage(_Checked):
         "Pictures and sounds, as they come."
         return [part for part in self.content if not isinstance(part, TextPart)]
 
-# %% ../../nbs/11_serve/00_protocol.ipynb #8e09cc2a
+# %% ../../nbs/11_serve/00_protocol.ipynb #115c8b77
 _Count = Annotated[int, Field(ge=1, le=2**31)]
 _Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -135,6 +140,7 @@ class StreamOptions(_Checked):
     "What a streamed reply brings beside its text."
     include_usage: bool = False
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #3b9304c7
 class ChatRequest(_Checked):
     "A request for a reply, as OpenAI's clients send it."
     model: str | None = None
@@ -153,7 +159,7 @@ class ChatRequest(_Checked):
     def _as_list(cls, stop):
         return [stop] if isinstance(stop, str) else stop
 
-# %% ../../nbs/11_serve/00_protocol.ipynb #f1e85e34
+# %% ../../nbs/11_serve/00_protocol.ipynb #9aa490f1
 def schema_error(
     found: list,  # what Pydantic's `errors()` gives
 ) -> InvalidRequest:
@@ -163,6 +169,7 @@ def schema_error(
     said = f"{param or 'the body'}: {found[0]['msg']}"[:300]
     return InvalidRequest(said.encode("utf-8", "replace").decode(), param)
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #53fd63ae
 def read_request(
     kind: type,    # class of the request
     fields: dict,  # what was sent
@@ -172,7 +179,7 @@ def read_request(
     except ValidationError as error:
         raise schema_error(error.errors(include_input=False, include_url=False)) from None
 
-# %% ../../nbs/11_serve/00_protocol.ipynb #a93da3b3
+# %% ../../nbs/11_serve/00_protocol.ipynb #6b148933
 UNSUPPORTED = {  # field -> values that ask for nothing
     "n": (1,), "best_of": (1,), "tools": ([],), "tool_choice": ("none", "auto"),
     "functions": ([],), "function_call": ("none", "auto"), "logprobs": (False,),
@@ -181,6 +188,7 @@ UNSUPPORTED = {  # field -> values that ask for nothing
     "response_format": ({"type": "text"},), "modalities": (["text"],), "web_search_options": (),
 }
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #ce5b99cd
 def check_supported(
     request: ChatRequest,
 ):
@@ -189,10 +197,15 @@ def check_supported(
         value = (request.model_extra or {}).get(name)
         if value is None or value in harmless: continue
         raise InvalidRequest(f"{name} is not supported here: leave it out", name, "unsupported")
-    if request.stream_options and not request.stream:
-        raise InvalidRequest("stream_options are for a reply that is streamed: set stream to true",
-                             "stream_options")
+    _check_options(request)
     for i, message in enumerate(request.messages): _check_message(message, f"messages.{i}")
+
+# %% ../../nbs/11_serve/00_protocol.ipynb #d2d6201c
+def _check_options(request):
+    "Refuse options of a stream where there is none."
+    if request.stream or not request.stream_options: return
+    raise InvalidRequest("stream_options are for a reply that is streamed: set stream to true",
+                         "stream_options")
 
 def _check_message(message, place):
     "Refuse what a message holds and nobody here reads."
@@ -244,7 +257,7 @@ class ReplyFormat:
         choice = dict(index=0, message=message, logprobs=None, finish_reason=finish_reason)
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage.to_dict()}
 
-# %% ../../nbs/11_serve/00_protocol.ipynb #869a6922
+# %% ../../nbs/11_serve/00_protocol.ipynb #9fa84ffa
 @patch
 def chunk(self:ReplyFormat,
     delta: dict,                # what is new
@@ -255,6 +268,7 @@ def chunk(self:ReplyFormat,
     usage = dict(usage=None) if self.include_usage else {}
     return {**self._head("chat.completion.chunk"), "choices": [choice], **usage}
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #d58c5301
 @patch
 def usage_chunk(self:ReplyFormat,
     usage: Usage,
@@ -262,6 +276,7 @@ def usage_chunk(self:ReplyFormat,
     "The piece after the last one, which holds no text."
     return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage.to_dict()}
 
+# %% ../../nbs/11_serve/00_protocol.ipynb #484c3db9
 def server_event(
     data,  # dict, or a text as it is
 ) -> bytes:

@@ -14,12 +14,13 @@ from ..core import MMError
 from .protocol import ClientGone, QueueFull, ServeError, ServerClosing
 from .replies import Stopped
 
-# %% ../../nbs/11_serve/03_queue.ipynb #f3327548
+# %% ../../nbs/11_serve/03_queue.ipynb #512c5736
 class Job:
     "The work for one request in the thread of the model, and what it reports."
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self.loop, self.events = loop, asyncio.Queue()
-        self.future = None                  # of the thread
+        self.future = None                  # of the thread, until it is done
+        self.watcher = None                 # task that listens whether the client is there
         self.found = None                   # what was found in its media
         self._stop = threading.Event()
         self.created = time.perf_counter()
@@ -40,19 +41,21 @@ class Job:
         self._stop.set()
         if self.future is not None: self.future.cancel()
 
-# %% ../../nbs/11_serve/03_queue.ipynb #8bda6682
+# %% ../../nbs/11_serve/03_queue.ipynb #f3ece0a2
 @patch
 async def _next(self:Job):
     kind, value = await self.events.get()
     if kind == "error": raise value
     return kind, value
 
+# %% ../../nbs/11_serve/03_queue.ipynb #e2cb578d
 @patch
 async def begun(self:Job):
     "Wait until the model has read the prompt; raises what it raised, or `ClientGone`."
     kind, _ = await self._next()
     if kind == "end": raise ClientGone("the client went away before its reply began")
 
+# %% ../../nbs/11_serve/03_queue.ipynb #2bb95e73
 @patch
 async def replies(self:Job):
     "What comes after the beginning: (kind, value) until the end; raises what the model raised."
@@ -103,15 +106,17 @@ def _carry_out(job, work):
                                      "known to be the reason: the server's log has more"))
     return time.perf_counter() - started
 
-# %% ../../nbs/11_serve/03_queue.ipynb #507bf9aa
+# %% ../../nbs/11_serve/03_queue.ipynb #9ea9f2e6
 @patch
 def _finish(self:JobQueue, job, future):
     "In the loop: give the place back, and end the events."
     self.jobs.discard(job)
+    job.future = None
     if not future.cancelled() and (seconds := future.result()):
         self.mean_seconds += .2 * (seconds - self.mean_seconds)
     job.events.put_nowait(("end", None))
 
+# %% ../../nbs/11_serve/03_queue.ipynb #3bfcc39c
 @patch
 def start(self:JobQueue,
     job: Job,  # that has a place
@@ -134,7 +139,7 @@ async def check(self:JobQueue,
         self.jobs.discard(job)
         raise
 
-# %% ../../nbs/11_serve/03_queue.ipynb #134e0daf
+# %% ../../nbs/11_serve/03_queue.ipynb #8bbee35b
 @patch
 def close(self:JobQueue):
     "Take no more jobs, and send away those that wait."
@@ -144,6 +149,7 @@ def close(self:JobQueue):
             sorry = ServerClosing("this server is about to end: come again", retry_after=5)
             job.events.put_nowait(("error", sorry))
 
+# %% ../../nbs/11_serve/03_queue.ipynb #83b60884
 @patch
 def stop_all(self:JobQueue):
     "Stop what is being done."

@@ -79,10 +79,11 @@ def transcribe_windows(
         if piece.may_speak(): piece.transcript, = decoder([piece.wave])
         yield _join(pieces[:n])
 
-# %% ../../nbs/11_serve/02_replies.ipynb #3e406557
+# %% ../../nbs/11_serve/02_replies.ipynb #b312c7b2
 class Stopped(Exception):
     "Nobody waits for this reply any more."
 
+# %% ../../nbs/11_serve/02_replies.ipynb #1849ddff
 def _hear(engine, sound, strict, stopped):
     "The transcript of a sound, known or not; raises `SilentAudio` if it must have words."
     key = sound.key
@@ -115,7 +116,7 @@ def to_chat_messages(
         messages.append({"role": role, "content": content})
     return messages
 
-# %% ../../nbs/11_serve/02_replies.ipynb #22c8013c
+# %% ../../nbs/11_serve/02_replies.ipynb #c715fb1a
 def sampling_options(
     request: ChatRequest,
 ) -> dict:
@@ -125,6 +126,7 @@ def sampling_options(
     top_p = 1. if request.top_p is None else request.top_p
     return dict(do_sample=True, temperature=temperature, top_p=top_p, top_k=0)
 
+# %% ../../nbs/11_serve/02_replies.ipynb #76488259
 @contextmanager
 def _seeded(seed):
     "A block in which random numbers follow a seed, and none of it is left afterwards."
@@ -132,7 +134,12 @@ def _seeded(seed):
         torch.manual_seed(secrets.randbits(63) if seed is None else seed % 2**63)
         yield
 
-# %% ../../nbs/11_serve/02_replies.ipynb #c9b50db0
+# %% ../../nbs/11_serve/02_replies.ipynb #b32e2881
+def _context(engine, settings):
+    "Tokens of a conversation and its reply."
+    return min(settings.max_context, engine.model.language.config.max_position_embeddings)
+
+# %% ../../nbs/11_serve/02_replies.ipynb #7725f161
 def reply_tokens(
     engine: Engine,
     size: int,                 # tokens of the prompt
@@ -140,7 +147,7 @@ def reply_tokens(
     settings: ServerSettings,
 ) -> int:
     "How long the reply may become; raises `InvalidRequest`."
-    context = min(settings.max_context, engine.model.language.config.max_position_embeddings)
+    context = _context(engine, settings)
     if size >= context:
         raise InvalidRequest(f"the conversation has {size} tokens, and this server takes {context} "
                              "with the reply: drop its oldest messages", "messages",
@@ -235,13 +242,14 @@ def write_transcript(
         events.finish()
         emit("done", found)
 
-# %% ../../nbs/11_serve/02_replies.ipynb #65eab671
+# %% ../../nbs/11_serve/02_replies.ipynb #64ef30de
 def _clock(seconds, mark):
     "`00:01:02,345`, with that mark before the thousandths."
     whole = round(seconds * 1000)
     minutes, rest = divmod(whole, 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{mark}{rest % 1000:03}"
 
+# %% ../../nbs/11_serve/02_replies.ipynb #50371af1
 def subtitles(
     transcript: Transcript,
     kind: str = "srt",  # or `vtt`

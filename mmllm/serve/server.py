@@ -59,7 +59,7 @@ def make_server(
         timeout_keep_alive=30, timeout_graceful_shutdown=5, log_level=log_level)
     return GracefulServer(config, app.state.api)
 
-# %% ../../nbs/11_serve/06_server.ipynb #0cf6421b
+# %% ../../nbs/11_serve/06_server.ipynb #3b2daff3
 def open_port(
     host: str = "127.0.0.1",  # address to listen at
     port: int = 8000,         # 0: any free one
@@ -72,6 +72,7 @@ def open_port(
         raise ServeError(f"nobody can listen at {host}, port {port} ({error}): "
                          "choose another --port, or another --host") from error
 
+# %% ../../nbs/11_serve/06_server.ipynb #77795642
 def settings_for(
     host: str,                 # address to listen at
     settings: ServerSettings,
@@ -95,7 +96,12 @@ def running_server(
         server.handle_exit(signal.SIGTERM, None)
         thread.join()
 
-# %% ../../nbs/11_serve/06_server.ipynb #76754db6
+# %% ../../nbs/11_serve/06_server.ipynb #a4e09567
+def _address(host, sock):
+    place = f"[{host}]" if ":" in host else host
+    return f"http://{place}:{sock.getsockname()[1]}"
+
+# %% ../../nbs/11_serve/06_server.ipynb #2d816e1d
 def serve_api(
     model: str = "lite",              # bundle's folder or name, or a preset's name
     host: str = "127.0.0.1",          # address to listen at
@@ -108,8 +114,7 @@ def serve_api(
         engine = local_engine(model)
         engine.model.processor.audio_encoder.load()
         server = make_server(engine, settings, log_level="info")
-        place = f"[{host}]" if ":" in host else host
-        address = f"http://{place}:{sock.getsockname()[1]}"
+        address = _address(host, sock)
         print(f"{server.api.name} is served at {address}/v1, a page to try it at {address}/ "
               "(Ctrl-C ends it)", flush=True)
         server.run(sockets=[sock])
