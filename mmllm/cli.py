@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LITE_EXTRAS', 'DEMO', 'COMMANDS', 'CommandError', 'plan', 'fetch', 'data', 'train', 'evaluate', 'user_message',
-           'stream_reply', 'ask', 'chat', 'serve', 'features', 'compare', 'demo', 'usage', 'run', 'export', 'push',
+           'stream_reply', 'ask', 'chat', 'serve', 'export', 'push', 'features', 'compare', 'demo', 'usage', 'run',
            'main']
 
 # %% ../nbs/13_cli.ipynb #2ea698af
@@ -233,6 +233,31 @@ def serve(
         print("Whoever reaches this machine may use this server: --api-key asks for a key.")
     serve_api(model, host, port, settings)
 
+# %% ../nbs/13_cli.ipynb #export02
+def export(
+    form: Param("hf or gguf", str, opt=False),  # what is written
+    model: str = "lite",   # a bundle; `lite` is the one that comes with mmllm
+    out: str = None,       # folder to write; runs/export/FORM if not given
+    dtype: str = None,     # of hf: float32, bfloat16 or float16; that of the base if not given
+    quantize: Param("of gguf: F16, Q8_0 or Q4_1; several may follow", str,
+                    nargs="*") = None,  # Q8_0 if not given
+):
+    "Write the language model for other programs. Raises `ExportError`, `BundleError`, `PathError`."
+    from mmllm.export import export_model
+    folder = export_model(form, model, out or f"runs/export/{form}", dtype, quantize)
+    for file in sorted(folder.iterdir()): print(f"{file.stat().st_size / 1e6:9.2f} MB  {file.name}")
+
+# %% ../nbs/13_cli.ipynb #export06
+def push(
+    name: Param("ORG/NAME on the Hub", str, opt=False),  # repository; made if it isn't there
+    model: str = "lite",     # a bundle; `lite` is the one that comes with mmllm
+    private: store_true = False,  # for its owners only
+    message: str = None,     # of the commit
+):
+    "Put a bundle on the Hugging Face Hub, with its card. Raises `PushError`, `BundleError`."
+    from mmllm.export import push_bundle
+    print(push_bundle(model, name, private, message))
+
 # %% ../nbs/13_cli.ipynb #3632597b
 def features(
     out: str = "data/coco128_features.safetensors",  # file to write
@@ -356,31 +381,6 @@ def run(
         return stop.code
     options = {name: value for name, value in given.items() if name not in ("pdb", "xtra")}
     return _execute(command, options, debug)
-
-# %% ../nbs/13_cli.ipynb #export02
-def export(
-    form: Param("hf or gguf", str, opt=False),  # what is written
-    model: str = "lite",   # a bundle; `lite` is the one that comes with mmllm
-    out: str = None,       # folder to write; runs/export/FORM if not given
-    dtype: str = None,     # of hf: float32, bfloat16 or float16; that of the base if not given
-    quantize: Param("of gguf: F16, Q8_0 or Q4_1; several may follow", str,
-                    nargs="*") = None,  # Q8_0 if not given
-):
-    "Write the language model for other programs. Raises `ExportError`, `BundleError`, `PathError`."
-    from mmllm.export import export_model
-    folder = export_model(form, model, out or f"runs/export/{form}", dtype, quantize)
-    for file in sorted(folder.iterdir()): print(f"{file.stat().st_size / 1e6:9.2f} MB  {file.name}")
-
-# %% ../nbs/13_cli.ipynb #export06
-def push(
-    name: Param("ORG/NAME on the Hub", str, opt=False),  # repository; made if it isn't there
-    model: str = "lite",     # a bundle; `lite` is the one that comes with mmllm
-    private: store_true = False,  # for its owners only
-    message: str = None,     # of the commit
-):
-    "Put a bundle on the Hugging Face Hub, with its card. Raises `PushError`, `BundleError`."
-    from mmllm.export import push_bundle
-    print(push_bundle(model, name, private, message))
 
 # %% ../nbs/13_cli.ipynb #cd194113
 def main():

@@ -246,12 +246,12 @@ def merge_transcripts(
     return " ".join([*ends[:kept], *begins[same.b + same.size:]])
 
 # %% ../../nbs/04_audio/01_transcription.ipynb #quest002
-_QUESTION = re.compile(
-    r"((is|are|was|were|does|do|did|can|could|will|would|has)\ (the|an?|this|that|these|those|there|it|"
-    r"he|she|they|you|we|i|any|some|anybody|anyone|somebody|someone|many|both|all|his|her|their|your)"
-    r"|(what|which|where|who|whose|why)\ (is|are|was|were|does|do|did|can|could|color|colour|kind|"
-    r"type|time|animal|sport|room)|how\ (many|much|old|big|tall))\b[^.?!]*\.?",
-    re.IGNORECASE)
+_QUESTION = re.compile(r"""
+    ((is|are|was|were|does|do|did|can|could|will|would|has)\ (the|an?|this|that|these|those|there|it|
+      he|she|they|you|we|i|any|some|anybody|anyone|somebody|someone|many|both|all|his|her|their|your)
+    |(what|which|where|who|whose|why)\ (is|are|was|were|does|do|did|can|could|colou?r|kind|type|time|
+      animal|sport|room)
+    |how\ (many|much|old|big|tall))\b[^.?!]*\.?""", re.IGNORECASE | re.VERBOSE)
 
 def mark_question(
     text: str, # what Whisper wrote
