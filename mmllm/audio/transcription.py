@@ -247,10 +247,11 @@ def merge_transcripts(
 
 # %% ../../nbs/04_audio/01_transcription.ipynb #quest002
 _QUESTION = re.compile(r"""
-    ((is|are|was|were|does|do|did|can|could|will|would|has)\ (the|an?|this|that|these|those|there|it|
-      he|she|they|you|we|i|any|some|anybody|anyone|somebody|someone|many|both|all|his|her|their|your)
-    |(what|which|where|who|whose|why)\ (is|are|was|were|does|do|did|can|could|colou?r|kind|type|time|
-      animal|sport|room)
+    ((is|are|was|were|does|do|did|can|could|will|would|has)\ (the|an?|this|that|these|those|there|
+      it|he|she|they|you|we|i|any|some|anybody|anyone|somebody|someone|many|both|all|his|her|their|
+      your)
+    |(what|which|where|who|whose|why)\ (is|are|was|were|does|do|did|can|could|colou?r|kind|
+      type|time|animal|sport|room)
     |how\ (many|much|old|big|tall))\b[^.?!]*\.?""", re.IGNORECASE | re.VERBOSE)
 
 def mark_question(
