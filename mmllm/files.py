@@ -228,9 +228,8 @@ def read_json(
     max_mb: int = 16,    # MiB that are read at most
 ):                       # what it holds
     "What a JSON file holds; raises `error`, in one sentence, for whatever is wrong with it."
-    name = name or _shown(Path(path).name)
     text = read_text(path, error, advice, name, max_mb)
-    return parse_json(text, name, error, advice, kind, finite)
+    return parse_json(text, name or _shown(Path(path).name), error, advice, kind, finite)
 
 # %% ../nbs/01_files.ipynb #dc0fd645
 def _read_mark(file): # -> dict, empty if it is none
@@ -411,4 +410,5 @@ def read_folder(
         if is_between or _identity(folder) != before: time.sleep(.01)
         elif failure is None: return found
         else: raise failure
+    if before is None and failure: raise failure # nobody puts back what lies beside it
     raise FolderBusy(f"{_shown(folder)} is written again and again: try it later")

@@ -8,7 +8,6 @@ from mmllm.core import MMError
 ROOT = Path(__file__).resolve().parent.parent
 NEEDS_FIFOS = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
-FAMILY2 = pytest.mark.xfail(reason="family 2: sizes, numbers and JSON from files", strict=True) # to be removed when it is mended
 NOT_ROOT = pytest.mark.skipif(IS_ROOT, reason="the administrator may write everywhere")
 
 def check_sentence(error, *words):

@@ -1,7 +1,7 @@
 "JSON that is none, or nested a hundred thousand times, in every reader of the project."
 import json
 import pytest
-from helpers import FAMILY2, refused
+from helpers import refused
 from mmllm.core import MMError
 from mmllm.files import FolderKind
 
@@ -55,17 +55,10 @@ def reader_of_checkpoints(folder, content):
 READERS = {function.__name__.removeprefix("reader_of_"): function for function in (
     reader_of_bundles, reader_of_conversations, reader_of_coco, reader_of_replies, reader_of_lines, reader_of_models, reader_of_training, reader_of_checkpoints)}
 
-FAILS_TODAY = {
-    ("bundles", "deep"), ("bundles", "deep, closed"), ("bundles", "deep objects"),
-    ("coco", "deep"), ("coco", "deep, closed"), ("coco", "deep objects"),
-    ("lines", "deep"), ("lines", "deep, closed"), ("lines", "deep objects"),
-    *[("checkpoints", name) for name in ("deep", "deep, closed", "deep objects", "cut off", "empty", "Latin-1", "zeros")],
-}
-
 def cases():
     for reader in READERS:
         for name in NO_JSON:
-            yield pytest.param(reader, name, marks=[FAMILY2] if (reader, name) in FAILS_TODAY else [], id=f"{reader}, {name}")
+            yield pytest.param(reader, name, id=f"{reader}, {name}")
 
 @pytest.mark.parametrize("reader, name", cases())
 def test_json_that_cannot_be_used_is_one_sentence(reader, name, tmp_path):

@@ -2,7 +2,7 @@
 import csv, json, math
 import numpy as np
 from hypothesis import given, settings, strategies as st
-from helpers import FAMILY2, check_sentence, is_refused
+from helpers import check_sentence, is_refused
 import samples
 from mmllm.chat import Chat
 from mmllm.chat.conversation import new_turn
@@ -130,7 +130,6 @@ def test_anything_is_a_record_or_is_refused(thing):
 
 KEYS = st.sampled_from(["format", "vision", "audio", "language", "bases", "image_tokens", "concept_tokens", "lora_r", "lora_alpha", "preset", "words", "name_tokens", "grid_hidden", "vision_lora_r", "trained_in_four_bit"])
 
-@FAMILY2
 @given(changes=st.dictionaries(KEYS, JSON, min_size=1, max_size=4))
 @settings(max_examples=100)
 def test_any_configuration_is_checked_as_a_whole(saved, tmp_path_factory, changes):

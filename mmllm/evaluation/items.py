@@ -8,6 +8,7 @@ __all__ = ['KINDS', 'QUESTION_GROUPS', 'ABLATIONS', 'Item', 'build_items', 'ques
            'derangement', 'shuffled_images', 'ablate', 'check_ablations', 'presence_items', 'text_items']
 
 # %% ../../nbs/09_evaluation/01_items.ipynb #1fe1b738
+import os
 import numpy as np
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PureWindowsPath
 from ..files import read_json
+from ..data.media import shown_name
 from ..data.coco128 import object_counts
 from mmllm.data.conversations import (
     CAPTION_PROMPT, OBJECTS_PROMPT, QUESTION_SUFFIX, absent_classes, check_classes, cooccurrence,
@@ -168,10 +170,11 @@ def coco_items(
     "Ask for a caption of each image of a COCO-format folder; raises `EvaluationError`."
     folder = _image_folder(images_dir)
     captions = read_captions(captions_json)
-    missing = sorted(name for name in captions if not (folder/name).is_file())
+    missing = sorted(name for name in captions if not os.path.isfile(folder/name))
     if missing:
         lost = f"{len(missing)} images that have captions are not in {folder}"
-        raise EvaluationError(f"{lost}, {missing[0]} for one: give the folder of that file")
+        one = shown_name(missing[0])
+        raise EvaluationError(f"{lost}, {one} for one: give the folder of that file")
     objects = read_instances(instances_json) if instances_json else {}
     items = []
     for name, texts in sorted(captions.items()):
