@@ -255,6 +255,7 @@ def refuses_files(new, url, shot, note):
         for name, data in (("paper.pdf", b"%PDF-1.7 " + b"x" * 99), ("huge.png", bytes(33 << 20)), ("empty.png", b""), ("cut.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 99)):
             (Path(folder)/name).write_bytes(data)
             talk.attach(Path(folder)/name)
+    talk.until("() => document.querySelectorAll('.mm-chip.bad').length >= 4")
     said = talk.page.locator(".mm-chip.bad").all_inner_texts()
     assert len(said) == 4 and any("limit is 32 MiB" in s for s in said), said
     shot(talk, "refused")
