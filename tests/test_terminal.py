@@ -60,7 +60,7 @@ cli.main()
 
 def test_ctrl_c_while_it_works_is_one_line(program):
     words = program("print('asked', flush=True); time.sleep(500)")
-    listens = lambda: signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background job does not
+    def listens(): signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background job does not
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listens)
     assert process.stdout.readline() == b"asked\n"
     process.send_signal(signal.SIGINT)
