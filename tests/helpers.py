@@ -41,3 +41,14 @@ def mmllm(*words, environment=None, **options):
     command = [sys.executable, "-c", "import mmllm; mmllm.main()", *map(str, words)]
     env = {**os.environ, **(environment or {})}
     return subprocess.run(command, env=env, capture_output=True, timeout=600, **options)
+
+# what may happen to a file
+
+def empty(path): os.truncate(path, 0)
+def remove(path): path.unlink()
+def link_to_nothing(path):
+    path.unlink()
+    path.symlink_to("nothing")
+def folder(path):
+    path.unlink()
+    path.mkdir()

@@ -3,7 +3,7 @@ import json, os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from helpers import refused
+from helpers import empty, folder, link_to_nothing, refused, remove
 from mmllm.core import MMError
 from mmllm.model import BundleError, MMModel, find_bundle, read_config
 
@@ -67,16 +67,8 @@ FULL = [name for name in FILES if name != "audio.safetensors"] # an untrained bu
 
 def cut(path): os.truncate(path, path.stat().st_size // 2)
 def cut_at_once(path): os.truncate(path, 4)
-def empty(path): os.truncate(path, 0)
-def remove(path): path.unlink()
 def junk(path): path.write_bytes(bytes(range(256)) * 8)
 def lie(path): path.write_bytes((2**62).to_bytes(8, "little") + path.read_bytes()[8:])
-def link_to_nothing(path):
-    path.unlink()
-    path.symlink_to("nothing")
-def folder(path):
-    path.unlink()
-    path.mkdir()
 def nested(path): path.write_bytes((100_000).to_bytes(8, "little") + b"[" * 100_000)
 
 @pytest.mark.parametrize("damage", [cut, cut_at_once, empty, remove, junk, lie, link_to_nothing, folder, nested], ids=lambda f: f.__name__)

@@ -2,7 +2,7 @@
 import json, os, shutil
 from pathlib import Path
 import pytest
-from helpers import NEEDS_FIFOS, NOT_ROOT, refused
+from helpers import NEEDS_FIFOS, NOT_ROOT, empty, folder, link_to_nothing, refused, remove
 from mmllm.core import MMError, cache_dir, is_cached, plan
 from mmllm.files import PathError
 from mmllm.weights import check_model_folder, fetch
@@ -18,20 +18,12 @@ def weights(cache, tmp_path, monkeypatch):
     return Path(shutil.copytree(whole, tmp_path/"cache"/"weights"/NAME))
 
 def cut(path): os.truncate(path, path.stat().st_size // 2)
-def empty(path): os.truncate(path, 0)
-def remove(path): path.unlink()
 def junk(path): path.write_bytes(b"\xff\0junk" * 100)
 def same_size(path):
     "Other content of the same size, as a bad disk leaves it."
     data = bytearray(path.read_bytes())
     data[len(data)//2:] = bytes(len(data) - len(data)//2)
     path.write_bytes(data)
-def link_to_nothing(path):
-    path.unlink()
-    path.symlink_to("nothing")
-def folder(path):
-    path.unlink()
-    path.mkdir()
 
 FILES = ["model.safetensors", "config.json", "tokenizer.json", "conversion.json"]
 DAMAGES = [cut, empty, remove, junk, same_size, link_to_nothing, folder]

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from fastcore.basics import patch
 from pathlib import Path
 from ..core import cache_dir, quiet_stderr
-from ..files import atomic_file
+from ..files import atomic_file, parse_json, read_json
 from .media import DataError, shown_name
 from .coco128 import is_text
 
@@ -103,11 +103,7 @@ def __getitem__(self:LinesTable,
     with open(self.paths[file], "rb") as lines:
         lines.seek(self.starts[file][row][0])
         line = lines.readline()
-    try: found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"this is not JSON ({error}): mend or remove it") from error
-    if isinstance(found, dict): return found
-    raise DataError("this is no object of JSON: mend or remove it")
+    return parse_json(line, "this", DataError, "mend or remove it", kind=dict, finite=False)
 
 # %% ../../nbs/02_data/11_sources.ipynb #9c8b5814
 @patch
@@ -149,10 +145,7 @@ def _group_captions(rows):
 
 # %% ../../nbs/02_data/11_sources.ipynb #54cdc312
 def _load_json(path):
-    try: return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        name = shown_name(path.name)
-        raise DataError(f"{name} cannot be read as JSON ({str(error)[:80]}): mend it") from error
+    return read_json(path, DataError, "mend it", finite=False, max_mb=1024)
 
 def _listed_rows(found, name):
     for i, row in enumerate(found):

@@ -21,6 +21,7 @@ from mmllm.data.conversations import (
     OBJECTS_PROMPT, cooccurrence, image_messages, join_names, load_scenes, make_record,
     presence_question,
 )
+from ..data.forms import REPEAT
 from ..vision.concepts import concept_labels
 from ..vision.features import FeatureCache
 from ..model.model import autocast
@@ -329,7 +330,7 @@ class PhotoAlignStage(PhotoConversations, AlignStage):
     max_records: int = 600
 
 # %% ../../nbs/08_training/06_photos.ipynb #repeat02
-REPEAT_PROMPTS = ("Repeat what was said.", "What was said?", "What does the person say?",
+REPEAT_PROMPTS = (REPEAT, "What was said?", "What does the person say?",
                   "Write down what you hear.")
 
 def repeat_records(
