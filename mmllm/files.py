@@ -53,8 +53,7 @@ def _nearest(path):
 def _is_full(path, error):
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT): return True
     if "No space left on device" in str(error): return True
-    is_vague = isinstance(error, RuntimeError) # torch
-    return is_vague and shutil.disk_usage(_nearest(Path(path))).free < 2**16
+    return isinstance(error, RuntimeError) and shutil.disk_usage(_nearest(Path(path))).free < 2**16
 
 # %% ../nbs/01_files.ipynb #e7638a14
 @contextmanager
@@ -91,8 +90,7 @@ def _check_names(path):
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
         raise OSError(errno.ENAMETOOLONG, "")
     if "\0" in str(path): raise ValueError("embedded null character")
-    is_circular = any(os.path.islink(place) for place in (path, *path.parents)) # once resolved
-    if is_circular: raise OSError(errno.ELOOP, "")
+    if any(map(os.path.islink, (path, *path.parents))): raise OSError(errno.ELOOP, "") # resolved
 
 def _check_place(path, is_file, room_mb):
     _check_names(path)
@@ -193,7 +191,6 @@ def read_text(
 def _refuse_number(text): raise ValueError(f"{text[:12]} is no number that JSON has")
 def _finite_int(text): return int(text) if len(text) <= 20 else _refuse_number(text)
 def _finite_float(text): return float(text) if math.isfinite(float(text)) else _refuse_number(text)
-
 _FINITE = dict(parse_constant=_refuse_number, parse_float=_finite_float, parse_int=_finite_int)
 _KINDS = {dict: "an object, {...}", list: "a list, [...]"}
 
@@ -275,13 +272,19 @@ def foreign_files(
         if not any(_matches(path, pattern) for pattern in files): yield path.as_posix()
 
 # %% ../nbs/01_files.ipynb #splitf03
+def _identity(folder): # what no other folder has; None where there is none
+    try: about = os.stat(folder)
+    except (OSError, ValueError): return None
+    return about.st_dev, about.st_ino, about.st_ctime_ns
+
 def _why_foreign(folder, kind):
     "Why a folder may not be replaced; nothing if it may."
+    before = _identity(folder)
     foreign = next(foreign_files(folder, kind.files), None)
     if foreign: return f"holds {foreign!r}, which mmllm did not write"
-    finished = (path for path in _files(folder) if path.name == _final_name(path.name))
-    first = next(finished, None)
+    first = next((path for path in _files(folder) if path.name == _final_name(path.name)), None)
     if first is None or kind.is_marked(folder): return None
+    if _identity(folder) != before: return _why_foreign(folder, kind) # a saver exchanged it
     return f"holds {first.as_posix()!r} but no {kind.mark} that mmllm wrote"
 
 # %% ../nbs/01_files.ipynb #18cca54d
@@ -321,7 +324,9 @@ def _beside(target, ending): return target.with_name(f".{target.name}.{ending}")
 
 def _lock_of(target):
     lock = _beside(target, "lock")
-    if lock.is_symlink() or lock.exists() and not lock.is_file():
+    mode = stat.S_IFREG
+    with suppress(OSError): mode = lock.lstat().st_mode # one look: its holder may remove it
+    if not stat.S_ISREG(mode):
         raise PathError(f"{_shown(lock)} should be a file, for it locks {target.name!r}: remove it")
     return FileLock(lock)
 
@@ -390,11 +395,6 @@ def replaced_folder(
         _remove_tree(old, kind)
 
 # %% ../nbs/01_files.ipynb #whole002
-def _identity(folder): # what no other folder has; None where there is none
-    try: about = os.stat(folder)
-    except (OSError, ValueError): return None
-    return about.st_dev, about.st_ino, about.st_ctime_ns
-
 def read_folder(
     target,           # path of a folder that `replaced_folder` writes
     kind: FolderKind, # what it holds
