@@ -18,7 +18,8 @@ from .trainer import (
     image_features, plot_history, run_folders, set_trainable, train,
 )
 from .clip import (
-    ClipStage, ContrastiveDataset, calibrate, captions_of, concept_loss, contrastive_loss,
+    ClipStage, ContrastiveDataset, PICTURES_AT_A_TIME, calibrate, captions_of, concept_loss,
+    contrastive_loss,
 )
 from .align_tune import AlignStage, ConversationDataset, TuneStage, self_distillation_targets
 from .speech import (
@@ -63,6 +64,7 @@ __all__ = [
     "train",
     "ClipStage",
     "ContrastiveDataset",
+    "PICTURES_AT_A_TIME",
     "calibrate",
     "captions_of",
     "concept_loss",
