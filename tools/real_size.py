@@ -7,7 +7,7 @@
 FOLDER gets local folders as the Hub has them (CLIP-L/14-336, Whisper small, Phi-3.5-mini in bfloat16 shards; 10.3 GB), ten data sets that
 are drawn, the run, and `stations.json`. A station that is in there is not run again. Nothing is downloaded, and nothing is learned.
 """
-import argparse, json, os, resource, subprocess, sys, threading, time
+import argparse, json, os, resource, shutil, subprocess, sys, threading, time
 from pathlib import Path
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 from notebooks import ROOT
@@ -110,25 +110,39 @@ def phi_config(tokenizer):
         rope_scaling={"long_factor": long, "short_factor": short, "type": "longrope"}, rope_theta=10000., tie_word_embeddings=False,
         torch_dtype="bfloat16", transformers_version="4.43.3", use_cache=True, **ids)
 
-def preset(folder):
+def preset(folder, language="phi-nf4"):
     "`full`, with the local folders."
     from mmllm.core import get_preset
-    return get_preset("full", vision=str(folder/"clip"), audio=str(folder/"whisper"), language=str(folder/"phi"))
+    return get_preset("full", vision=str(folder/"clip"), audio=str(folder/"whisper"), language=str(folder/language))
 
 def load(folder):
-    "As `mmllm train` loads it."
+    "As `mmllm train` loads it. Its NF4 weights are kept for the stations after it: to quantise takes a CPU minutes each time."
     from mmllm.model import MMModel
-    MMModel.from_preset(preset(folder), device="cpu")
+    model = MMModel.from_preset(preset(folder, "phi"), device="cpu")
+    note(folder, "load")
+    model.language.unload().save_pretrained(folder/"phi-nf4")
+    model.processor.tokenizer.save_pretrained(folder/"phi-nf4")
 
 def recipe(folder, stage):
     "Enough records for one step of a stage, and one or two to say when to stop."
     from mmllm.training import DatasetRecipe
-    if stage.startswith("listen"): return DatasetRecipe(str(folder/"data"/"common_voice"), validation=.1, max_rows=18)
-    rows, share = {"clip": (20, .2), "align": (5, .2), "tune": (3, .3)}[stage]
-    return DatasetRecipe(str(folder/"data"/"captions"), validation=share, max_rows=rows)
+    class Quick(DatasetRecipe):
+        "`tune` without the turns that the model has to say by itself first: 64 replies."
+        def stage(self, name, preset, **changes):
+            made = super().stage(name, preset, **changes | ({"text": 0} if name == "tune" else {}))
+            collate = made.collate
+            def shown(model, examples):
+                batch = collate(model, examples)
+                print("a batch:", {key: tuple(value.shape) for key, value in batch.items() if hasattr(value, "shape")}, flush=True)
+                return batch
+            made.collate = shown
+            return made
+    if stage.startswith("listen"): return Quick(str(folder/"data"/"common_voice"), validation=.2, max_rows=6)
+    rows, share = (3, .34) if stage == "clip" else (2, .5)
+    return Quick(str(folder/"data"/"captions"), validation=share, max_rows=rows)
 
 def train(folder, stage, epochs=1):
-    "One step."
+    "One step, with its validation and its checkpoint; then the bundle."
     from mmllm.training import train_recipe
     train_recipe(stage, preset(folder), folder/"run", epochs=epochs, data=recipe(folder, stage))
 
@@ -142,11 +156,16 @@ def interrupted(folder):
     train(folder, "align", 2)
 
 def talk(folder, **options):
-    "The last bundle replies to a photo and to a sound."
+    "The last bundle replies to a photo and to a sound; with plain weights, those that the NF4 was made of."
     from mmllm.data.examples import draw_shape, make_tone
     from mmllm.model import MMModel
-    began = time.time()
-    model = MMModel.from_pretrained(folder/"run"/"listen", device="cpu", **options)
+    began, bundle = time.time(), folder/"run"/"listen"
+    if not options:
+        bundle = shutil.copytree(bundle, folder/"run"/"plain", dirs_exist_ok=True)
+        config = json.loads((bundle/"config.json").read_text())
+        config["bases"].pop("language")
+        (bundle/"config.json").write_text(json.dumps(config | {"language": str(folder/"phi")}))
+    model = MMModel.from_pretrained(bundle, device="cpu", **options)
     print(f"loaded in {time.time() - began:.0f} s")
     for kind, (content, _) in (("image", draw_shape(0)), ("audio", make_tone(0))):
         began = time.time()
@@ -155,7 +174,7 @@ def talk(folder, **options):
 
 STATIONS = {
     "make": make, "load": load, "clip": lambda folder: train(folder, "clip"),
-    "align, interrupted": interrupted, "align, resumed": lambda folder: train(folder, "align", 2),
+    "align, interrupted": interrupted, "align": lambda folder: train(folder, "align", 2),
     **{stage: lambda folder, stage=stage: train(folder, stage) for stage in STAGES[2:]},
     "talk, 4 bits": lambda folder: talk(folder, four_bit=True), "talk": talk,
 }
@@ -184,7 +203,7 @@ if __name__ == "__main__":
         BEGAN, PEAK = time.time(), Peak()
         PEAK.start()
         STATIONS[args.stations[0]](folder)
-        note(folder, args.stations[0])
+        if args.stations[0] != "load": note(folder, args.stations[0])
         sys.exit()
     for name in args.stations or STATIONS:
         if name in measured(folder) and not args.again: continue
