@@ -2,7 +2,9 @@
 
     python tools/real_size.py FOLDER                     every station, each in a process of its own
     python tools/real_size.py FOLDER load align          these
-    python tools/real_size.py FOLDER --table             what was measured, beside what `mmllm plan` predicts
+
+What `mmllm plan` predicts for as much work stands beside what was measured. A station's peak is its resident memory, weights that are mapped from files among it. Only of `load` is it
+what the process has to itself and CLIP's weights: the shards of Phi are mapped there too, and the system takes them back when it likes.
 
 FOLDER gets local folders as the Hub has them (CLIP-L/14-336, Whisper small, Phi-3.5-mini in bfloat16 shards; 10.3 GB), ten data sets that
 are drawn, the run, and `stations.json`. A station that is in there is not run again. Nothing is downloaded, and nothing is learned.
@@ -14,6 +16,7 @@ from notebooks import ROOT
 sys.path.insert(0, str(ROOT))
 
 SHARD_GB = 5 # as `save_pretrained` cuts
+WORK = dict(pictures=2, positions=418, learned=60, sounds=5, seconds=3., tokens=20) # what the stations have to do at a time
 STAGES = ("clip", "align", "tune", "listen-asr", "listen")
 
 class Peak(threading.Thread):
@@ -123,6 +126,11 @@ def load(folder):
     model.language.unload().save_pretrained(folder/"phi-nf4")
     model.processor.tokenizer.save_pretrained(folder/"phi-nf4")
 
+def save(folder):
+    "A bundle of a model that has learned nothing."
+    from mmllm.model import MMModel
+    MMModel.from_preset(preset(folder), device="cpu").save_pretrained(folder/"run"/"fresh")
+
 def recipe(folder, stage):
     "Enough records for one step of a stage, and one or two to say when to stop."
     from mmllm.training import DatasetRecipe
@@ -159,13 +167,14 @@ def talk(folder, **options):
     "The last bundle replies to a photo and to a sound; with plain weights, those that the NF4 was made of."
     from mmllm.data.examples import draw_shape, make_tone
     from mmllm.model import MMModel
-    began, bundle = time.time(), folder/"run"/"listen"
+    began, bundle = time.time(), [folder/"run"/stage for stage in ("fresh", *STAGES) if (folder/"run"/stage/"config.json").is_file()][-1]
     if not options:
         bundle = shutil.copytree(bundle, folder/"run"/"plain", dirs_exist_ok=True)
         config = json.loads((bundle/"config.json").read_text())
         config["bases"].pop("language")
         (bundle/"config.json").write_text(json.dumps(config | {"language": str(folder/"phi")}))
     model = MMModel.from_pretrained(bundle, device="cpu", **options)
+    model.processor.audio_mode = "tokens" # a random Whisper would transcribe for ever
     print(f"loaded in {time.time() - began:.0f} s")
     for kind, (content, _) in (("image", draw_shape(0)), ("audio", make_tone(0))):
         began = time.time()
@@ -173,7 +182,7 @@ def talk(folder, **options):
         print(f"{kind}: {reply!r} in {time.time() - began:.0f} s")
 
 STATIONS = {
-    "make": make, "load": load, "clip": lambda folder: train(folder, "clip"),
+    "make": make, "load": load, "save": save, "clip": lambda folder: train(folder, "clip"),
     "align, interrupted": interrupted, "align": lambda folder: train(folder, "align", 2),
     **{stage: lambda folder, stage=stage: train(folder, stage) for stage in STAGES[2:]},
     "talk, 4 bits": lambda folder: talk(folder, four_bit=True), "talk": talk,
@@ -186,9 +195,19 @@ def measured(folder):
 def note(folder, name):
     "Write down what a station took."
     mapped = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    about = {"seconds": round(time.time() - BEGAN), "peak_gb": round(PEAK.most / 2**30, 2), "with_files_gb": round(mapped, 2)}
+    about = {"seconds": round(time.time() - BEGAN), "own_gib": round(PEAK.most / 2**30, 2), "resident_gib": round(mapped, 2)}
     (folder/"stations.json").write_text(json.dumps(measured(folder) | {name: about}, indent=1))
     print(name, about, flush=True)
+
+def show(folder):
+    "Every station: seconds, GiB that it had to itself, GiB of resident memory, GiB that were predicted."
+    from mmllm.core import plan
+    from mmllm.training.memory import Work, plan_memory
+    planned = plan_memory(plan("full", "cpu"), Work(**WORK))
+    print(f"{'':20}{'seconds':>8}{'own':>8}{'resident':>10}{'planned':>9}")
+    for name, about in measured(folder).items():
+        predicted = planned.get(name.split(", i")[0], float("nan"))
+        print(f"{name:20}{about['seconds']:8}{about['own_gib']:8.2f}{about['resident_gib']:10.2f}{predicted:9.2f}")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -208,4 +227,4 @@ if __name__ == "__main__":
     for name in args.stations or STATIONS:
         if name in measured(folder) and not args.again: continue
         subprocess.run([sys.executable, __file__, str(folder), name, "--here"], check=True)
-    for name, about in measured(folder).items(): print(f"{name:20}{about['seconds']:6} s{about['peak_gb']:8.2f} GB{about['with_files_gb']:8.2f} GB with mapped files")
+    show(folder)
