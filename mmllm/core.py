@@ -82,7 +82,7 @@ _full = Preset(
     vision="openai/clip-vit-large-patch14-336",
     audio="openai/whisper-small",
     language="microsoft/Phi-3.5-mini-instruct",
-    image_tokens=144, download_mb=9900, memory_gb=8.,
+    image_tokens=144, download_mb=9900, memory_gb=11.,
 )
 PRESETS = {preset.name: preset for preset in (_tiny, _lite, _full)}
 
