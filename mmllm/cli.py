@@ -32,8 +32,9 @@ def plan(
     trainable: store_true = False,  # as it is loaded to learn, not to talk
 ):
     "Say what would be loaded, from where and how; nothing is fetched. Raises `PresetError`."
+    from mmllm.training.memory import describe_plan
     parts = dict(vision=vision, audio=audio, language=language)
-    print(make_plan(preset, device, trainable=trainable, **parts))
+    print(describe_plan(make_plan(preset, device, trainable=trainable, **parts)))
 
 # %% ../nbs/13_cli.ipynb #18689d62
 LITE_EXTRAS = ("librivox", "photos")
