@@ -190,7 +190,7 @@ def repeat_score(
     seed: int = 0,         # random seed of the bootstrap
     batch_size: int = 32,  # conversations at a time
 ) -> Score:
-    "Word error rate of replies that should repeat a sentence; raises `EvaluationError` without one."
+    "Word error rate of replies that should repeat a sentence; raises `EvaluationError`."
     if not sentences: raise EvaluationError("there is nothing to repeat: give sentences to speak")
     ask = {"type": "text", "text": "\nWhat was said?"}
     sounds = speak([Utterance(text) for text in sentences])
