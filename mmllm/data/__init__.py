@@ -61,8 +61,8 @@ from .examples import (
     COLOURS, EXAMPLE_SETS, SHAPES, draw_shape, make_tone, write_example_sets, write_parquet,
 )
 from .records import (
-    Mixture, MixturePart, Records, digest_records, load_mixture, load_records, parse_mixture,
-    parse_share, split_by_hash, without_faults,
+    Mixture, MixturePart, Records, digest_records, load_mixture, load_records, load_validation,
+    parse_mixture, parse_share, split_by_hash, without_faults,
 )
 from .survey import Survey, contact_sheet, describe_record, spread_evenly, survey
 
@@ -203,6 +203,7 @@ __all__ = [
     "digest_records",
     "load_mixture",
     "load_records",
+    "load_validation",
     "parse_mixture",
     "parse_share",
     "split_by_hash",

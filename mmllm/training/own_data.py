@@ -29,7 +29,7 @@ from ..model.processor import EncodedAudio
 from .trainer import TrainingError, get_stage
 from .clip import captions_of
 from .speech import ListenStage, TranscriptionDataset, TranscriptionStage
-from .recipes import STAGE_ORDER
+from .recipes import Coco6kRecipe, STAGE_ORDER
 
 # %% ../../nbs/08_training/08_own_data.ipynb #0a31855c
 class RecordingsDataset(TranscriptionDataset):
@@ -224,7 +224,6 @@ class DatasetRecipe:
 
     name = "own"
     order = STAGE_ORDER
-    loading = {}          # how a model is loaded that is to learn: as `from_pretrained` does
 
     @cached_property
     def loaded(self):
@@ -275,12 +274,19 @@ def check(self:DatasetRecipe,
 
 # %% ../../nbs/08_training/08_own_data.ipynb #5cd5bdf4
 @patch
+def loading(self:DatasetRecipe,
+    preset, # name of a preset, or a `Preset`
+) -> dict:
+    "How a model is loaded that is to learn, as `from_pretrained` takes it."
+    return Coco6kRecipe.loading if get_preset(preset).name == "lite" else {}
+
+@patch
 def model(self:DatasetRecipe,
     preset,    # name of a preset, or a `Preset`
     seed: int, # seed of fresh parts
 ):             # `MMModel`
     "An untrained model."
-    return MMModel.from_preset(preset, seed=seed)
+    return MMModel.from_preset(preset, seed=seed, **self.loading(preset))
 
 # %% ../../nbs/08_training/08_own_data.ipynb #0170a775
 def _has_room(model, records, cache, feature_gb):
