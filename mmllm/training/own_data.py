@@ -21,6 +21,7 @@ from ..data.media import image_key, load_audio
 from ..data.conversations import inline_media
 from ..data.datasets import PlannedDataset, epoch_order
 from ..data.records import load_mixture
+from ..data.streams import stream_mixture
 from ..vision.features import FeatureCache, TensorFolder
 from ..language import encode_text
 from ..model.bundle import BUNDLE
@@ -221,6 +222,8 @@ class DatasetRecipe:
     skip_bad: object = 0. # as for `load_records`
     seed: int = 0         # seed of draws and weights
     feature_gb: float = 50. # keep features of pictures on the disk if they need no more
+    rows: str = None      # use a piece of a stream, as for `parse_rows`; None: the whole
+    max_positions: int = None # positions that learn at a time; None: as the stage has it
 
     name = "own"
     order = STAGE_ORDER
@@ -228,8 +231,9 @@ class DatasetRecipe:
     @cached_property
     def loaded(self):
         "(records to learn from, records that say when to stop), checked once."
+        data = self.data if self.rows is None else stream_mixture(self.data, self.rows)
         return load_mixture(
-            self.data, self.validation, self.seed, form=self.form, images=self.images,
+            data, self.validation, self.seed, form=self.form, images=self.images,
             max_rows=self.max_rows, skip_bad=self.skip_bad)
 
 # %% ../../nbs/08_training/08_own_data.ipynb #266cea1e
@@ -245,6 +249,8 @@ def stage(self:DatasetRecipe,
     stage = get_stage(OWN_STAGES.get(name, name), **changes)
     names = ("data", "base", "form", "validation", "max_rows", "skip_bad", "seed")
     stage.data = {name: str(getattr(self, name)) for name in names}
+    if self.rows is not None: stage.data["rows"] = str(self.rows)
+    if self.max_positions is not None: stage.max_positions = self.max_positions
     return stage
 
 # %% ../../nbs/08_training/08_own_data.ipynb #1f85d8a6
