@@ -29,7 +29,9 @@ from ..model.model import MMModel
 from ..model.processor import EncodedAudio
 from .trainer import TrainingError, get_stage
 from .clip import captions_of
-from .speech import ListenStage, TranscriptionDataset, TranscriptionStage
+from mmllm.training.speech import (
+    ListenStage, TranscriptionDataset, TranscriptionStage, can_be_spelled,
+)
 from .recipes import Coco6kRecipe, STAGE_ORDER
 
 # %% ../../nbs/08_training/08_own_data.ipynb #0a31855c
@@ -132,12 +134,29 @@ class HeardDataset(PlannedDataset):
         self.states = StateCache(model.audio_encoder, cache_dir("features"))
         for group in chunked(range(len(records)), 16):
             self.states.fill([records[i]["audios"][0] for i in group])
+        self._count_spelled()
         order = epoch_order(len(records), epochs, seed, 7000)
         late = len(records) * (epochs - distillation_epochs)
         plan = [partial(self.draw, i, at >= late) for at, i in enumerate(order)]
         super().__init__(plan, None, seed)
 
 # %% ../../nbs/08_training/08_own_data.ipynb #73abcb02
+@patch
+def targets(self:HeardDataset,
+    i: int, # number of the record
+) -> list:
+    "What is to be spelled of a transcript, as numbers of the small vocabulary."
+    ids = encode_text(self.tokenizer, self.records[i]["transcript"])
+    return [self.index[one] for one in ids if one in self.index]
+
+@patch
+def _count_spelled(self:HeardDataset):
+    n = len(self.records)
+    sounds = (self.states(record["audios"][0]) for record in self.records)
+    spelled = sum(can_be_spelled(self.targets(i), sound.tokens) for i, sound in enumerate(sounds))
+    if spelled < n: print(f"{n - spelled} of {n} sentences have too many pieces of words for their "
+                          "sound: they cannot be spelled, and count in dialogues only")
+
 @patch
 def draw(self:HeardDataset,
     i: int,         # number of the record
@@ -146,9 +165,7 @@ def draw(self:HeardDataset,
 ) -> dict:          # `sound`, `targets`, `pair`, `dialogue`
     "One recording."
     record = self.records[i]
-    sound = self.states(record["audios"][0])
-    ids = encode_text(self.tokenizer, record["transcript"])
-    targets = [self.index[one] for one in ids if one in self.index]
+    sound, targets = self.states(record["audios"][0]), self.targets(i)
     pair = heard_and_read(record, sound)
     return dict(sound=sound, targets=targets, dialogue=dialogue, pair=pair)
 
@@ -221,8 +238,8 @@ class DatasetRecipe:
     max_rows: int = None  # of each data set, as for `load_records`
     skip_bad: object = 0. # as for `load_records`
     seed: int = 0         # seed of draws and weights
-    feature_gb: float = 50. # keep features of pictures on the disk if they need no more
     rows: str = None      # use a piece of a stream, as for `parse_rows`; None: the whole
+    feature_gb: float = 50. # keep features of pictures on the disk if they need no more
     max_positions: int = None # positions that learn at a time; None: as the stage has it
 
     name = "own"
