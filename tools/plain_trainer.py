@@ -79,6 +79,7 @@ def main(data, photos, rounds):
     stage = get_stage("tune", text=0)
     ours, plain = load(stage), load(stage)
     ours.processor.features = FeatureCache(ours.vision)
+    ours.language.get_base_model().set_attn_implementation("eager") # as `DatasetRecipe.records` does
     eyes = {"ours": seen(ours), "plain": seen(plain)}
     positions, totals, losses = {"ours": [], "plain": []}, {"ours": [], "plain": []}, {"ours": [], "plain": []}
     records = load_records(data, max_rows=photos)

@@ -278,7 +278,10 @@ def _is_split(validation): return bool(re.fullmatch(r"[A-Za-z]\w*", str(validati
 def _both_sides(part, share, seed, form=None, images=None, max_rows=None, skip_bad=0., decode=True):
     "Records to learn from and some set aside, by hash, checked together."
     records = _opened(part.name, form, part.split, images)
-    learn, aside = split_by_hash(records, share)
+    try: learn, aside = split_by_hash(records, share)
+    except DataError:
+        _checked(records, parse_share(skip_bad), decode) # a row that is wrong is named first
+        raise
     few = None if max_rows is None else max(1, round(share * max_rows))
     sides = _drawn(learn.rows, max_rows, seed), _drawn(aside.rows, few, seed)
     records.rows = np.sort(np.concatenate(sides))

@@ -169,12 +169,14 @@ def coco6k_items(
     records = coco_records(photos, "validation")
     return [*caption_items(records), *question_items(records)]
 
-def _given_items(images, captions, instances, speech, data, photos, validation):
+def _given_items(folder, images, captions, instances, speech, data, photos, validation):
     "The items whose photos have to be here; None for COCO128's validation photos."
     _check_data(data, images)
     _check_folder(images, captions, instances, speech)
     if images: return check_items(coco_items(images, captions, instances))
-    if data not in DATA_NAMES: return check_items(own_items(data, validation, photos))
+    if data not in DATA_NAMES:
+        check_kept_back(folder, data, validation)
+        return check_items(own_items(data, validation, photos))
     return check_items(coco6k_items(photos)) if data == "coco6k" else None
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #0278b297
@@ -256,9 +258,10 @@ def _asked(model, folder, items, pairs, quick, speech, name, weights, **options)
         report.scores.append(repeat_score(model, sentences, *how[:2]))
     return report
 
-def _check_out(name):
-    for ending in ("json", "html"): check_writable(f"{name}-report.{ending}", is_file=True)
-    return name
+def _check_out(out, stem, where):
+    "Path of what is written, without its ending, and which photos are asked about."
+    for ending in ("json", "html"): check_writable(Path(out)/f"{stem}-report.{ending}", is_file=True)
+    return Path(out)/stem, where
 
 def _saved(report, name, seed):
     "The report, once it is written as JSON and as a page."
@@ -294,13 +297,10 @@ def evaluate_bundle(
 ) -> Report:
     "Measure a bundle; raises a `PathError`, `SeedError`, `EvaluationError` or `BundleError`."
     _check_numbers(seed, batch_size)
-    stem, where = _described(images, captions, data)
-    name = _check_out(Path(out)/stem)
+    name, where = _check_out(out, *_described(images, captions, data))
     ablations, weights = check_ablations(ablations), bundle_hash(folder)
-    if data not in DATA_NAMES: check_kept_back(folder, data, validation)
-    items = _given_items(images, captions, instances, speech, data, photos, validation)
-    about = describe_bundle(folder, weights)
-    model = load_for_evaluation(folder)
+    items = _given_items(folder, images, captions, instances, speech, data, photos, validation)
+    about, model = describe_bundle(folder, weights), load_for_evaluation(folder)
     coco128 = _photos_for(model, is_needed=items is None)
     items = items or build_items(validation_photos(coco128))
     known = training_captions(coco128, photos if data == "coco128" else None)

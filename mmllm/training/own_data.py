@@ -334,6 +334,8 @@ def records(self:DatasetRecipe,
     learn, validation = (usable_records(some, stage.name) for some in self.loaded)
     cache = FeatureCache(model.vision, None, 16, cache_dir("features"))
     model.processor.features = cache
+    if model.config.preset == "lite" and model.device.type == "cpu": # faster for short rows
+        model.language.get_base_model().set_attn_implementation("eager")
     if stage.name in ("align", "tune"):
         stage.keep_features = _has_room(model, learn, cache, self.feature_gb)
     return learn, validation
