@@ -260,8 +260,9 @@ def _asked(model, folder, items, pairs, quick, speech, name, weights, **options)
 
 def _check_out(out, stem, where):
     "Path of what is written, without its ending, and which photos are asked about."
-    for ending in ("json", "html"): check_writable(Path(out)/f"{stem}-report.{ending}", is_file=True)
-    return Path(out)/stem, where
+    name = Path(out)/stem
+    for ending in ("json", "html"): check_writable(f"{name}-report.{ending}", is_file=True)
+    return name, where
 
 def _saved(report, name, seed):
     "The report, once it is written as JSON and as a page."
