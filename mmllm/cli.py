@@ -66,16 +66,16 @@ def data(
     form: str = None,      # its form, if it is not recognised
     max_rows: int = None,  # look at so many rows of each
     skip_bad: str = "0%",  # share of rows that may be bad
+    rows: str = None,      # fetch a piece of a stream only: first:last, as in 0:1000
     preset: str = "lite",  # whose tokens are counted
     out: str = "runs/data",  # folder for the contact sheets
 ):
     "Look at a data set before it is taught. Raises `DataError` with file and row."
-    from mmllm.data import (
-        contact_sheet, describe_record, load_records, parse_mixture, spread_evenly, survey,
-    )
+    from mmllm.data import contact_sheet, describe_record, load_records, parse_mixture
+    from mmllm.data import spread_evenly, stream_mixture, survey
     from mmllm.language import load_tokenizer
     from mmllm.weights import fetch as fetch_weights
-    out, parts = check_writable(out), parse_mixture(name)
+    out, parts = check_writable(out), parse_mixture(stream_mixture(name, rows) if rows else name)
     options = dict(form=form, images=photos, max_rows=max_rows, skip_bad=skip_bad)
     found = [load_records(part.name, split=part.split, **options) for part in parts]
     tokenizer = load_tokenizer(fetch_weights(get_preset(preset).language))
@@ -101,11 +101,12 @@ def train(
     validation: str = "5%",  # own data: share that says when to stop, or the name of a split
     max_rows: int = None,  # own data: use so many rows of each
     skip_bad: str = "0%",  # own data: share of rows that may be bad
+    rows: str = None,      # own data: a piece of a stream, first:last, as in 0:20000
 ):
     "Teach a model. Raises `TrainingError`, `ForeignFiles`, `DataError`."
     from mmllm.training import DatasetRecipe, RECIPES, train_recipe
     if data not in RECIPES:
-        data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed)
+        data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed, rows)
     stage = stage or ("all" if data in RECIPES else "tune")
     train_recipe(stage, preset, out, epochs, seed, restart, tensorboard, data, photos)
 
@@ -120,8 +121,9 @@ def evaluate(
     seed: int = 0,           # of shuffles, choices and intervals
     quick: store_true = False,   # captions and questions only
     speech: store_true = False,  # spoken questions and word error rates too
-    data: str = "coco128",   # coco128: its 28 validation photos; coco6k: 363 more of COCO
+    data: str = "coco128",   # coco128: its 28 validation photos; coco6k: 363 more; or own data
     photos: str = None,      # folder of COCO's photos: coco6k, and the nearest training photo
+    validation: str = "5%",  # own data: the share that `train` set aside, or the name of a split
     ablations: Param("blank, shuffled, 'text only'; several may follow, or none", str,
                      nargs="*") = None,  # all three if not given
 ):
@@ -130,8 +132,7 @@ def evaluate(
     report = evaluate_bundle(
         model, images=images, captions=captions, instances=instances, out=out,
         batch_size=batch_size, seed=seed, quick=quick, speech=speech, data=data, photos=photos,
-        ablations=ABLATIONS if ablations is None else ablations,
-    )
+        ablations=ABLATIONS if ablations is None else ablations, validation=validation)
     print(report)
     return report
 

@@ -43,8 +43,9 @@ from .spoken import (
 )
 from .bundle import (
     DATA_NAMES, MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash,
-    coco6k_items, describe_bundle, embedding_space, evaluate_bundle, load_for_evaluation,
-    lookup_captions, name_bundle, reply_briefly, shipped_figures, shipped_tables, training_captions,
+    check_kept_back, coco6k_items, describe_bundle, embedding_space, evaluate_bundle,
+    load_for_evaluation, lookup_captions, name_bundle, own_items, reply_briefly, shipped_figures,
+    shipped_tables, training_captions,
 )
 from .lmms_eval import LmmsAdapter, from_lmms_messages, lmms_manifest, reply_options
 
@@ -149,6 +150,7 @@ __all__ = [
     "SPOKEN_METRICS",
     "before_tuning",
     "bundle_hash",
+    "check_kept_back",
     "coco6k_items",
     "describe_bundle",
     "embedding_space",
@@ -156,6 +158,7 @@ __all__ = [
     "load_for_evaluation",
     "lookup_captions",
     "name_bundle",
+    "own_items",
     "reply_briefly",
     "shipped_figures",
     "shipped_tables",

@@ -227,7 +227,8 @@ def start_model(
     else: bundle = _bundle_before(name, recipe.order, out)
     recipe.check(preset)
     if bundle is None: return recipe.model(preset, seed)
-    return MMModel.from_pretrained(bundle, trainable=True, **recipe.loading)
+    loading = recipe.loading(preset) if callable(recipe.loading) else recipe.loading
+    return MMModel.from_pretrained(bundle, trainable=True, **loading)
 
 # %% ../../nbs/08_training/07_recipes.ipynb #afa824cc
 def _later(out, name, order): # -> (folder, `FolderKind`) of a stage and all after it
