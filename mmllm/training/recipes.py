@@ -245,6 +245,14 @@ def start_model(
     _check_eyes(preset, bundle)
     return MMModel.from_pretrained(bundle, trainable=True, **recipe.loading)
 
+# %% ../../nbs/08_training/07_recipes.ipynb #eyes0106
+def _check_checkpoints(config, folder):
+    "Raises `TrainingError` if an interrupted run had a model with other eyes."
+    for place in folder.glob("checkpoint-*"):
+        was = read_config(place)
+        if all(getattr(was, name) == getattr(config, name) for name in EYES): continue
+        raise TrainingError(f"{folder} holds checkpoints of a model with other eyes: {_AGAIN}")
+
 # %% ../../nbs/08_training/07_recipes.ipynb #afa824cc
 def _later(out, name, order): # -> (folder, `FolderKind`) of a stage and all after it
     return run_folders(out, *order[order.index(name):])
@@ -258,6 +266,7 @@ def _run_stage(recipe, stage, preset, out, seed, restart, tensorboard):
     "Train one stage, and say how it went."
     began, name = time.time(), stage.name
     model = start_model(name, recipe, preset, out, seed)
+    if not restart: _check_checkpoints(model.config, out/"checkpoints"/name)
     for folder, kind in _later(out, name, recipe.order):
         if folder != out/"checkpoints"/name: remove_folder(folder, kind)
     learn, validation = recipe.records(model, stage, seed)
