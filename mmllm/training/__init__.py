@@ -42,7 +42,7 @@ from .photos import (
     draw_records, draw_view, named_classes, repeat_records, start_heads,
 )
 from .recipes import (
-    Coco128Recipe, Coco6kRecipe, PHOTO_STAGES, RECIPES, SHIPPED_EYES, SMALL_DATA_STAGES,
+    Coco128Recipe, Coco6kRecipe, EYES, PHOTO_STAGES, RECIPES, SHIPPED_EYES, SMALL_DATA_STAGES,
     STAGE_ORDER, get_recipe, is_done, stage_names, start_model, train_recipe,
 )
 from .own_data import (
@@ -123,6 +123,7 @@ __all__ = [
     "start_heads",
     "Coco128Recipe",
     "Coco6kRecipe",
+    "EYES",
     "PHOTO_STAGES",
     "RECIPES",
     "SHIPPED_EYES",
