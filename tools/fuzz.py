@@ -153,29 +153,48 @@ def lay_out(bundle, name, data, folder):
 
 # --- the process that reads
 
-def kept(function, shared=lambda result: []):
-    "The same, called once for the same arguments; each caller gets a copy, except of the parts in `shared`."
+def kept(function, parts=lambda result: []):
+    "The same, called once for the same arguments; each caller gets a copy, but the same tokenizers, settings and other `parts`."
     known = {}
     def call(*args, **options):
         key = repr((args, sorted(options.items())))
         if key not in known: known[key] = function(*args, **options)
-        return copy.deepcopy(known[key], {id(part): part for part in shared(known[key])})
+        return copy.deepcopy(known[key], {id(part): part for part in parts(known[key])})
+    return call
+
+def settings_of(model):
+    "What a model has and does not change."
+    return [value for module in model.modules() for name in ("config", "generation_config", "tokenizer", "image_processor", "names", "concepts")
+            if (value := getattr(module, name, None)) is not None]
+
+def kept_by_text(function):
+    "The same for a tokenizer and a text."
+    known = {}
+    def call(tokenizer, text):
+        key = tokenizer.name_or_path, text
+        if key not in known: known[key] = function(tokenizer, text)
+        return known[key]
+    return call
+
+def kept_by_fields(function):
+    "The same for a configuration."
+    known = {}
+    def call(config):
+        key = json.dumps(config.to_dict(), sort_keys=True)
+        if key not in known: known[key] = function(config)
+        return dict(known[key])
     return call
 
 def keep_bases():
     "Nobody damages the bases below a bundle, so each is read once; their hashes are compared each time."
+    import mmllm.model.bundle as bundle
     import mmllm.model.model as model
     import mmllm.projection as projection
-    model.load_vision = kept(model.load_vision, lambda vision: [vision.tokenizer, vision.image_processor])
-    model.load_language = kept(model.load_language, lambda found: found[1:])
-    model.lora_shapes, model.whisper_lora_shapes = kept(model.lora_shapes), kept(model.whisper_lora_shapes)
+    model.load_vision = kept(model.load_vision, settings_of)
+    model.load_language = kept(model.load_language, lambda found: [*settings_of(found[0]), found[1]])
     model.AutoConfig = SimpleNamespace(from_pretrained=kept(model.AutoConfig.from_pretrained))
-    tokens, encode = {}, projection.encode_text
-    def encode_once(tokenizer, text):
-        key = tokenizer.name_or_path, text
-        if key not in tokens: tokens[key] = encode(tokenizer, text)
-        return tokens[key]
-    projection.encode_text = encode_once
+    projection.encode_text = kept_by_text(projection.encode_text)
+    bundle.expected_states = kept_by_fields(bundle.expected_states)
 
 def peak_memory():
     "Bytes, since the last call of `forget_peak`."
