@@ -20,7 +20,7 @@ from .coco128 import is_text
 def _inside(root, name):
     "The file of a name below a folder; None if it is not there or leads out of it."
     path = Path(os.path.normpath(root/name))
-    return path if path.is_relative_to(root) and path.is_file() else None
+    return path if path.is_relative_to(root) and os.path.isfile(path) else None
 
 def _file(name, roots):
     if "://" in name or name.startswith("data:"):
