@@ -197,6 +197,13 @@ def _json_rows(path):
     if len(lists) == 1: return _listed_rows(lists[0], name) # as in {"data": [...]}
     raise DataError(f"{name} is no list of rows and no file of COCO: give JSON lines or a list")
 
+def _checked_rows(path):
+    try: yield from _json_rows(path)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError): raise
+        what = f"{shown_name(path.name)} is not built like a file of COCO or VQA"
+        raise DataError(f"{what} ({type(error).__name__}): mend it") from error
+
 def _holds_lines(path):
     "Whether there is an object of JSON on each line, whatever the file is called."
     try:
@@ -213,7 +220,7 @@ def _as_lines(path):
     kept = cache_dir("datasets")/f"{path.stem}-{hashlib.sha256(stamp).hexdigest()[:16]}.jsonl"
     if kept.is_file(): return kept
     is_json = path.suffix.lower() == ".json"
-    rows = _json_rows(path) if is_json else _group_captions(_csv_rows(path))
+    rows = _checked_rows(path) if is_json else _group_captions(_csv_rows(path))
     with atomic_file(kept) as part, open(part, "w", encoding="utf-8") as lines:
         for row in rows: lines.write(json.dumps(row) + "\n")
     return kept
@@ -382,6 +389,8 @@ def open_table(
     place = _local(str(name))
     if place is None: return _hub_table(str(name), split, images)
     if place.is_dir(): return _folder_table(place, split, images)
+    if not place.is_file(): # a pipe or a device, which may never end
+        raise DataError(f"{shown_name(place.name)} is no ordinary file: save its content to one")
     if place.suffix.lower() == ".parquet": return _parquet_table([place], place.parent, images)
     if place.suffix.lower() in _KINDS: return FileTable([place], place.parent, images)
     raise DataError(f"{shown_name(place.name)} is no table: give one of {', '.join(_KINDS)}")
