@@ -78,9 +78,14 @@ def test_a_damaged_parquet_is_refused(damage, records, tmp_path):
     parquet.write_table(arrow.table({key: [value] for key, value in ROW.items()}), tmp_path/"whole")
     with refused(DataError): records({"t.parquet": damage((tmp_path/"whole").read_bytes())})
 
-@pytest.mark.parametrize("options", [dict(skip_bad="abc"), dict(skip_bad="nan"), dict(skip_bad="101%"), dict(max_rows=0), dict(max_rows=-1), dict(split="../x"), dict(split="nope"), dict(images="nowhere"), dict(images="\0"), dict(form="nope"), dict(form="llava")], ids=str)
+@pytest.mark.parametrize("options", [dict(skip_bad="abc"), dict(skip_bad="nan"), dict(skip_bad="101%"), dict(split="../x"), dict(split="nope"), dict(split="x" * 5000),
+    dict(images="nowhere"), dict(images="\0"), dict(images="x" * 5000), dict(images=5), dict(form="nope"), dict(form="llava")], ids=lambda options: str(options)[:40])
 def test_an_option_that_makes_no_sense_is_refused(options, records):
     with refused(DataError): records({"t.csv": TABLE}, **options)
+
+@pytest.mark.parametrize("name", ["", "\0", "x" * 5000, "/dev/null", "~nobody/x", "a b/c", "\ud800", None, 5], ids=lambda name: ascii(name)[:20])
+def test_a_name_of_nothing_is_refused(name):
+    with refused(DataError): load_records(name)
 
 @pytest.mark.parametrize("text", ["", "x,", "a*0", "a*-1", "a:b:c", "a*inf", "*", ":", ",,,", "a*2*3", "a*nan"])
 def test_a_mixture_that_cannot_be_read_is_refused(text):

@@ -37,8 +37,8 @@ def media_roots(
 ) -> list:         # of folders
     "Where the files that a table names may be; raises `DataError` if there is no such folder."
     if images is not None:
-        root = Path(images).expanduser()
-        if root.is_dir(): return [root]
+        root = Path(os.path.expanduser(str(images)))
+        if os.path.isdir(root): return [root] # False too for a name that no system takes
         raise DataError(f"there is no folder {shown_name(root.name)}: name the one with the media")
     beside = sorted(path for path in folder.iterdir() if path.is_dir())
     above = [folder.parent, *sorted(p for p in folder.parent.iterdir() if p.is_dir())]
@@ -341,7 +341,7 @@ def _chosen_split(splits, split, name):
     split = split or "train"
     if split in splits: return split
     there = ", ".join(splits)
-    raise DataError(f"{shown_name(name)} has no split {split!r}: it has {there}")
+    raise DataError(f"{shown_name(name)} has no split {shown_name(split)}: it has {there}")
 
 def _saved_table(folder, split, images):
     "What `save_to_disk` wrote."
@@ -368,7 +368,7 @@ def _local(name):
     "The file or folder of that name, or None."
     home = os.environ.get("MMLLM_DATA")
     places = [Path(name).expanduser(), *([Path(home).expanduser()/name] if home else [])]
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if os.path.exists(place)), None)
 
 def _hub_table(name, split, images):
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+){1,2}", name):
