@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from ..core import MMError, quiet_stderr
-from .decoding import PartsFile, on_white, upright
+from ..decoding import PartsFile, on_white, upright
 
 # %% ../../nbs/02_data/00_media.ipynb #e4da3b7f
 class DataError(MMError, ValueError): "A data set, or a line of one, that cannot be used."
