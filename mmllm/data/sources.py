@@ -21,7 +21,7 @@ from .coco128 import is_text
 def _inside(root, name):
     "The file of a name below a folder; None if it is not there or leads out of it."
     path = Path(os.path.normpath(root/name))
-    return path if path.is_relative_to(root) and path.is_file() else None
+    return path if path.is_relative_to(root) and os.path.isfile(path) else None
 
 def _file(name, roots):
     if "://" in name or name.startswith("data:"):
@@ -38,8 +38,8 @@ def media_roots(
 ) -> list:         # of folders
     "Where the files that a table names may be; raises `DataError` if there is no such folder."
     if images is not None:
-        root = Path(images).expanduser()
-        if root.is_dir(): return [root]
+        root = Path(os.path.expanduser(str(images)))
+        if os.path.isdir(root): return [root] # False too for a name that no system takes
         raise DataError(f"there is no folder {shown_name(root.name)}: name the one with the media")
     beside = sorted(path for path in folder.iterdir() if path.is_dir())
     above = [folder.parent, *sorted(p for p in folder.parent.iterdir() if p.is_dir())]
@@ -198,6 +198,13 @@ def _json_rows(path):
     if len(lists) == 1: return _listed_rows(lists[0], name) # as in {"data": [...]}
     raise DataError(f"{name} is no list of rows and no file of COCO: give JSON lines or a list")
 
+def _checked_rows(path):
+    try: yield from _json_rows(path)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError): raise
+        what = f"{shown_name(path.name)} is not built like a file of COCO or VQA"
+        raise DataError(f"{what} ({type(error).__name__}): mend it") from error
+
 def _holds_lines(path):
     "Whether there is an object of JSON on each line, whatever the file is called."
     try:
@@ -214,7 +221,7 @@ def _as_lines(path):
     kept = cache_dir("datasets")/f"{path.stem}-{hashlib.sha256(stamp).hexdigest()[:16]}.jsonl"
     if kept.is_file(): return kept
     is_json = path.suffix.lower() == ".json"
-    rows = _json_rows(path) if is_json else _group_captions(_csv_rows(path))
+    rows = _checked_rows(path) if is_json else _group_captions(_csv_rows(path))
     with atomic_file(kept) as part, open(part, "w", encoding="utf-8") as lines:
         for row in rows: lines.write(json.dumps(row) + "\n")
     return kept
@@ -340,7 +347,7 @@ def _chosen_split(splits, split, name):
     split = split or "train"
     if split in splits: return split
     there = ", ".join(splits)
-    raise DataError(f"{shown_name(name)} has no split {split!r}: it has {there}")
+    raise DataError(f"{shown_name(name)} has no split {shown_name(split)}: it has {there}")
 
 def _saved_table(folder, split, images):
     "What `save_to_disk` wrote."
@@ -369,7 +376,7 @@ def find_local(
     "The file or folder of that name, here or below `$MMLLM_DATA`."
     home = os.environ.get("MMLLM_DATA")
     places = [Path(name).expanduser(), *([Path(home).expanduser()/name] if home else [])]
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if os.path.exists(place)), None)
 
 # %% ../../nbs/02_data/11_sources.ipynb #a7ca9429
 def hub_options(
@@ -398,6 +405,8 @@ def open_table(
     place = find_local(str(name))
     if place is None: return _hub_table(str(name), split, images)
     if place.is_dir(): return _folder_table(place, split, images)
+    if not place.is_file(): # a pipe or a device, which may never end
+        raise DataError(f"{shown_name(place.name)} is no ordinary file: save its content to one")
     if place.suffix.lower() == ".parquet": return _parquet_table([place], place.parent, images)
     if place.suffix.lower() in _KINDS: return FileTable([place], place.parent, images)
     raise DataError(f"{shown_name(place.name)} is no table: give one of {', '.join(_KINDS)}")
