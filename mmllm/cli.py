@@ -102,9 +102,14 @@ def train(
     max_rows: int = None,  # own data: use so many rows of each
     skip_bad: str = "0%",  # own data: share of rows that may be bad
     rows: str = None,      # own data: a piece of a stream, first:last, as in 0:20000
+    projector: str = None, # of images, of a fresh model: grid, or llava, which export llava takes
+    image_tokens: int = None,  # of a fresh model, a square number; 0: every place its encoder sees
+    pad_to_square: store_true = False,  # a fresh model sees images filled up, not stretched
 ):
     "Teach a model. Raises `TrainingError`, `ForeignFiles`, `DataError`."
     from mmllm.training import DatasetRecipe, RECIPES, train_recipe
+    preset = get_preset(preset, projector=projector, image_tokens=image_tokens,
+                        pad_to_square=pad_to_square or None)
     if data not in RECIPES:
         data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed, rows)
     stage = stage or ("all" if data in RECIPES else "tune")
@@ -237,17 +242,20 @@ def serve(
 
 # %% ../nbs/13_cli.ipynb #export02
 def export(
-    form: Param("hf or gguf", str, opt=False),  # what is written
+    form: Param("hf, gguf or llava", str, opt=False),  # what is written
     model: str = "lite",   # a bundle; `lite` is the one that comes with mmllm
     out: str = None,       # folder to write; runs/export/FORM if not given
-    dtype: str = None,     # of hf: float32, bfloat16 or float16; that of the base if not given
+    dtype: str = None,     # of hf and llava: float32, bfloat16 or float16; the base's if not given
     quantize: Param("of gguf: F16, Q8_0 or Q4_1; several may follow", str,
                     nargs="*") = None,  # Q8_0 if not given
 ):
-    "Write the language model for other programs. Raises `ExportError`, `BundleError`, `PathError`."
+    "Write a model for other programs. Raises `ExportError`, `BundleError`, `PathError`."
     from mmllm.export import export_model
     folder = export_model(form, model, out or f"runs/export/{form}", dtype, quantize)
     for file in sorted(folder.iterdir()): print(f"{file.stat().st_size / 1e6:9.2f} MB  {file.name}")
+    if list(folder.glob("mmproj-*")):
+        print("llama.cpp b11549 puts CLIP's class token behind the patches (its issue 25814), "
+              "so its replies to photos differ from ours")
 
 # %% ../nbs/13_cli.ipynb #export06
 def push(

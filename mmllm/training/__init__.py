@@ -25,8 +25,8 @@ from .clip import (
 from .align_tune import AlignStage, ConversationDataset, TuneStage, self_distillation_targets
 from .speech import (
     KEPT_BYTES, ListenStage, SpokenDataset, TranscriptionDataset, TranscriptionStage,
-    distillation_loss, encode_sentences, reply_logits, spec_augment, spelling_loss, spoken_pair,
-    transcription_records,
+    can_be_spelled, distillation_loss, encode_sentences, reply_logits, spec_augment, spelling_loss,
+    spoken_pair, transcription_records,
 )
 from .synthetic import (
     IMAGENET_NAMES_OF, SceneSynthesizer, fit_context, imagined_logits, learn_context,
@@ -84,6 +84,7 @@ __all__ = [
     "SpokenDataset",
     "TranscriptionDataset",
     "TranscriptionStage",
+    "can_be_spelled",
     "distillation_loss",
     "encode_sentences",
     "reply_logits",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT_BYTES', 'spec_augment', 'TranscriptionDataset', 'transcription_records', 'TranscriptionStage',
-           'encode_sentences', 'spoken_pair', 'SpokenDataset', 'spelling_loss', 'reply_logits', 'distillation_loss',
-           'ListenStage']
+           'encode_sentences', 'spoken_pair', 'SpokenDataset', 'can_be_spelled', 'spelling_loss', 'reply_logits',
+           'distillation_loss', 'ListenStage']
 
 # %% ../../nbs/08_training/03_speech.ipynb #443793f8
 import numpy as np
@@ -246,19 +246,30 @@ class SpokenDataset(PlannedDataset):
         return dict(sound=sound, targets=self.targets[i], dialogue=dialogue, pair=pair)
 
 # %% ../../nbs/08_training/03_speech.ipynb #e61191b6
+def can_be_spelled(
+    targets: list, # numbers of the pieces of words
+    tokens: int,   # of sound
+) -> bool:
+    "Whether CTC has a way: a token for each piece, and a blank between two that are the same."
+    repeats = sum(one == other for one, other in zip(targets, targets[1:]))
+    return len(targets) + repeats <= tokens
+
 def spelling_loss(
     model,              # `MMModel`
     vocabulary: Tensor, # (V,) token ids that can be spelled
     batch: dict,        # `audio_features`, `audio_frames`, `targets`, `target_lengths`
 ) -> Tensor:            # scalar
-    "CTC loss of the words that were said, read from the tokens of sound."
+    "CTC loss of the words that were said; sentences that cannot be spelled do not count."
     project = model.projectors["audio"]
     table = model.language.get_input_embeddings().weight[vocabulary.to(model.device)].float()
     tokens = project(batch["audio_features"].to(model.device))
     log_probs = project.token_logits(tokens, table).log_softmax(-1)
     lengths = torch.tensor([project.count(n) for n in batch["audio_frames"].tolist()])
-    return F.ctc_loss(log_probs.transpose(0, 1), batch["targets"], lengths,
-                      batch["target_lengths"].cpu(), zero_infinity=True)
+    spelled = batch["target_lengths"].cpu()
+    losses = F.ctc_loss(log_probs.transpose(0, 1), batch["targets"], lengths, spelled,
+                        reduction="none", zero_infinity=True)
+    each = losses / spelled.to(losses.device).clamp(min=1)
+    return each.sum() / (losses > 0).sum().clamp(min=1)
 
 # %% ../../nbs/08_training/03_speech.ipynb #8225b241
 def reply_logits(
