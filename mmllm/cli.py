@@ -8,13 +8,9 @@ __all__ = ['LITE_EXTRAS', 'DEMO', 'COMMANDS', 'CommandError', 'plan', 'fetch', '
            'main']
 
 # %% ../nbs/13_cli.ipynb #2ea698af
-import os
-import sys
-import warnings
+import os, sys, warnings
 from pathlib import Path
-
 from fastcore.script import Param, anno_parser, store_true
-
 from .core import MMError, PRESETS, check_seed, get_preset, plan as make_plan
 from .files import check_writable
 
@@ -253,9 +249,6 @@ def export(
     from mmllm.export import export_model
     folder = export_model(form, model, out or f"runs/export/{form}", dtype, quantize)
     for file in sorted(folder.iterdir()): print(f"{file.stat().st_size / 1e6:9.2f} MB  {file.name}")
-    if list(folder.glob("mmproj-*")):
-        print("llama.cpp b11549 puts CLIP's class token behind the patches (its issue 25814), "
-              "so its replies to photos differ from ours")
 
 # %% ../nbs/13_cli.ipynb #export06
 def push(

@@ -63,13 +63,12 @@ class MMConfig(OwnSizes):
     ):
         super().__init__(**kwargs)
         self.vision, self.audio, self.language = vision, audio, language
-        self.bases, self.format = bases or {}, format
+        self.bases, self.format, self.pad_to_square = bases or {}, format, pad_to_square
         self.image_tokens, self.concept_tokens = image_tokens, concept_tokens
         self.lora_r, self.lora_alpha = lora_r, lora_alpha
         self.vision_lora_r, self.audio_lora_r = vision_lora_r, audio_lora_r
-        self.audio_projector_trained = audio_projector_trained
-        self.trained_in_four_bit = trained_in_four_bit
-        self.projector, self.pad_to_square, self.preset = projector, pad_to_square, preset
+        self.audio_projector_trained, self.preset = audio_projector_trained, preset
+        self.trained_in_four_bit, self.projector = trained_in_four_bit, projector
 
 # %% ../../nbs/07_model/00_config.ipynb #conferr1
 class BundleError(MMError, ValueError):
