@@ -113,7 +113,7 @@ class _Batch:
         self.tokens[i], self.ids[i] = token, sequence
         self.positions[i], self.wanted[i] = position, is_wanted
 
-# %% ../../nbs/12_export/03_llama_cpp.ipynb #99bbc4c2
+# %% ../../nbs/12_export/03_llama_cpp.ipynb #b8cb2f86
 class _Sequence:
     "What a context holds of one conversation."
     def __init__(self, number):
@@ -124,6 +124,9 @@ class _Sequence:
 class LlamaCppBackend(Backend):
     "A GGUF in llama.cpp behind the interface of engines."
     name = "llama.cpp"
+    loading = dict(device="cpu", dtype=torch.float32)
+    is_here = staticmethod(has_llama_cpp)
+
     def __init__(self,
         file,                 # GGUF of a Phi-3
         table: Tensor,        # (V, D) embeddings of its tokens

@@ -26,7 +26,10 @@ from .bundle import (
 from .generate import (
     PrefixCache, READ_ROWS, StopCondition, TextStreamer, check_generate_kwargs, common_prefix,
 )
-from .backends import BACKENDS, Backend, BackendError, GREEDY, SAMPLED, backend_options
+from .backends import (
+    AUTO, BACKENDS, Backend, BackendError, GREEDY, SAMPLED, backend_class, backend_options,
+    load_model, pick_backend,
+)
 
 __all__ = [
     "BundleError",
@@ -74,10 +77,14 @@ __all__ = [
     "TextStreamer",
     "check_generate_kwargs",
     "common_prefix",
+    "AUTO",
     "BACKENDS",
     "Backend",
     "BackendError",
     "GREEDY",
     "SAMPLED",
+    "backend_class",
     "backend_options",
+    "load_model",
+    "pick_backend",
 ]
