@@ -230,6 +230,10 @@ def _asked_and_known(model, items, data, photos): # -> (items, pairs of photo an
     items = items or build_items(validation_photos(coco128))
     return items, training_captions(coco128, None if data == "coco6k" else photos)
 
+def _about(folder, weights, items, where):
+    count = len({item.photo for item in items})
+    return f"{describe_bundle(folder, weights)} Asked about {count} {where}."
+
 def _replied_by(backend): # added to the name of the weights
     return "" if backend == "torch" else f"-{backend}"
 
@@ -268,7 +272,7 @@ def evaluate_bundle(
     report = _asked(model, folder, items, known, quick, speech, name, weights,
                     backend, ablations=ablations, batch_size=batch_size, seed=seed,
                     progress=progress)
-    report.about = f"{describe_bundle(folder, weights)} Asked about {len({item.photo for item in items})} {where}."
+    report.about = _about(folder, weights, items, where)
     return _saved(report, name, seed)
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #9ce3b6e9

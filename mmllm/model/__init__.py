@@ -28,7 +28,7 @@ from .generate import (
 )
 from .backends import (
     AUTO, BACKENDS, Backend, BackendError, GREEDY, SAMPLED, backend_class, backend_options,
-    load_model, pick_backend,
+    load_model, pick_backend, set_backend,
 )
 
 __all__ = [
@@ -87,4 +87,5 @@ __all__ = [
     "backend_options",
     "load_model",
     "pick_backend",
+    "set_backend",
 ]
