@@ -28,8 +28,9 @@ def plan(
     trainable: store_true = False,  # as it is loaded to learn, not to talk
 ):
     "Say what would be loaded, from where and how; nothing is fetched. Raises `PresetError`."
+    from mmllm.training.memory import describe_plan
     parts = dict(vision=vision, audio=audio, language=language)
-    print(make_plan(preset, device, trainable=trainable, **parts))
+    print(describe_plan(make_plan(preset, device, trainable=trainable, **parts)))
 
 # %% ../nbs/13_cli.ipynb #18689d62
 LITE_EXTRAS = ("librivox", "photos")
@@ -61,16 +62,16 @@ def data(
     form: str = None,      # its form, if it is not recognised
     max_rows: int = None,  # look at so many rows of each
     skip_bad: str = "0%",  # share of rows that may be bad
+    rows: str = None,      # fetch a piece of a stream only: first:last, as in 0:1000
     preset: str = "lite",  # whose tokens are counted
     out: str = "runs/data",  # folder for the contact sheets
 ):
     "Look at a data set before it is taught. Raises `DataError` with file and row."
-    from mmllm.data import (
-        contact_sheet, describe_record, load_records, parse_mixture, spread_evenly, survey,
-    )
+    from mmllm.data import contact_sheet, describe_record, load_records, parse_mixture
+    from mmllm.data import spread_evenly, stream_mixture, survey
     from mmllm.language import load_tokenizer
     from mmllm.weights import fetch as fetch_weights
-    out, parts = check_writable(out), parse_mixture(name)
+    out, parts = check_writable(out), parse_mixture(stream_mixture(name, rows) if rows else name)
     options = dict(form=form, images=photos, max_rows=max_rows, skip_bad=skip_bad)
     found = [load_records(part.name, split=part.split, **options) for part in parts]
     tokenizer = load_tokenizer(fetch_weights(get_preset(preset).language))
@@ -96,11 +97,17 @@ def train(
     validation: str = "5%",  # own data: share that says when to stop, or the name of a split
     max_rows: int = None,  # own data: use so many rows of each
     skip_bad: str = "0%",  # own data: share of rows that may be bad
+    rows: str = None,      # own data: a piece of a stream, first:last, as in 0:20000
+    projector: str = None, # of images, of a fresh model: grid, or llava, which export llava takes
+    image_tokens: int = None,  # of a fresh model, a square number; 0: every place its encoder sees
+    pad_to_square: store_true = False,  # a fresh model sees images filled up, not stretched
 ):
     "Teach a model. Raises `TrainingError`, `ForeignFiles`, `DataError`."
     from mmllm.training import DatasetRecipe, RECIPES, train_recipe
+    preset = get_preset(preset, projector=projector, image_tokens=image_tokens,
+                        pad_to_square=pad_to_square or None)
     if data not in RECIPES:
-        data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed)
+        data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed, rows)
     stage = stage or ("all" if data in RECIPES else "tune")
     train_recipe(stage, preset, out, epochs, seed, restart, tensorboard, data, photos)
 
@@ -115,8 +122,9 @@ def evaluate(
     seed: int = 0,           # of shuffles, choices and intervals
     quick: store_true = False,   # captions and questions only
     speech: store_true = False,  # spoken questions and word error rates too
-    data: str = "coco128",   # coco128: its 28 validation photos; coco6k: 363 more of COCO
+    data: str = "coco128",   # coco128: its 28 validation photos; coco6k: 363 more; or own data
     photos: str = None,      # folder of COCO's photos: coco6k, and the nearest training photo
+    validation: str = "5%",  # own data: the share that `train` set aside, or the name of a split
     ablations: Param("blank, shuffled, 'text only'; several may follow, or none", str,
                      nargs="*") = None,  # all three if not given
     engine: str = "torch",   # that replies: torch or llama.cpp
@@ -126,7 +134,8 @@ def evaluate(
     report = evaluate_bundle(
         model, images=images, captions=captions, instances=instances, out=out,
         batch_size=batch_size, seed=seed, quick=quick, speech=speech, data=data, photos=photos,
-        ablations=ABLATIONS if ablations is None else ablations, backend=engine)
+        ablations=ABLATIONS if ablations is None else ablations, validation=validation,
+        backend=engine)
     print(report)
     return report
 
@@ -236,17 +245,20 @@ def serve(
 
 # %% ../nbs/13_cli.ipynb #export02
 def export(
-    form: Param("hf or gguf", str, opt=False),  # what is written
+    form: Param("hf, gguf or llava", str, opt=False),  # what is written
     model: str = "lite",   # a bundle; `lite` is the one that comes with mmllm
     out: str = None,       # folder to write; runs/export/FORM if not given
-    dtype: str = None,     # of hf: float32, bfloat16 or float16; that of the base if not given
+    dtype: str = None,     # of hf and llava: float32, bfloat16 or float16; the base's if not given
     quantize: Param("of gguf: F16, Q8_0 or Q4_1; several may follow", str,
                     nargs="*") = None,  # Q8_0 if not given
 ):
-    "Write the language model for other programs. Raises `ExportError`, `BundleError`, `PathError`."
+    "Write a model for other programs. Raises `ExportError`, `BundleError`, `PathError`."
     from mmllm.export import export_model
     folder = export_model(form, model, out or f"runs/export/{form}", dtype, quantize)
     for file in sorted(folder.iterdir()): print(f"{file.stat().st_size / 1e6:9.2f} MB  {file.name}")
+    if list(folder.glob("mmproj-*")):
+        print("llama.cpp b11549 puts CLIP's class token behind the patches (its issue 25814), "
+              "so its replies to photos differ from ours")
 
 # %% ../nbs/13_cli.ipynb #export06
 def push(
