@@ -127,13 +127,15 @@ def evaluate(
     validation: str = "5%",  # own data: the share that `train` set aside, or the name of a split
     ablations: Param("blank, shuffled, 'text only'; several may follow, or none", str,
                      nargs="*") = None,  # all three if not given
+    engine: str = "torch",   # that replies: torch or llama.cpp
 ):
     "Measure it, with the picture and without. Raises `EvaluationError`, `BundleError`."
     from mmllm.evaluation import ABLATIONS, evaluate_bundle
     report = evaluate_bundle(
         model, images=images, captions=captions, instances=instances, out=out,
         batch_size=batch_size, seed=seed, quick=quick, speech=speech, data=data, photos=photos,
-        ablations=ABLATIONS if ablations is None else ablations, validation=validation)
+        ablations=ABLATIONS if ablations is None else ablations, validation=validation,
+        backend=engine)
     print(report)
     return report
 
@@ -178,17 +180,18 @@ def ask(
     max_new_tokens: int = 64,    # longest reply, in tokens
     temperature: float = 0.,     # 0: always the likeliest word
     seed: int = 0,               # of the sampling
+    engine: str = None,          # that replies: torch or llama.cpp; auto if not given
 ):
     "Ask about images and sounds; the reply is streamed. Raises `PromptError`, a `MediaError`, ..."
     import torch
-    from mmllm.model import MMModel, check_generate_kwargs, read_config
+    from mmllm.model import check_generate_kwargs, load_model, read_config
     check_seed(seed)
     options = dict(max_new_tokens=max_new_tokens)
     if temperature: options |= dict(do_sample=True, temperature=temperature)
     check_generate_kwargs(**options)
     read_config(model)
     message = user_message(question, image or (), audio or ())
-    loaded = MMModel.from_pretrained(model)
+    loaded = load_model(model, engine)
     torch.manual_seed(seed)
     stream_reply(loaded, [message], **options)
 
@@ -201,13 +204,14 @@ def chat(
     no_browser: store_true = False,  # don't open it
     dark: store_true = False,        # JupyterLab's dark theme
     frame: str = "",         # address of a site that may show the page in a frame
+    engine: str = None,      # that replies: torch or llama.cpp; auto if not given
 ):
     "Talk to a model in the browser (Voila). Raises `ChatError`, `BundleError`."
     from mmllm.chat import serve_chat
-    from mmllm.model import read_config
-    if model not in (*PRESETS, "auto"):
-        read_config(model)
+    from mmllm.model import read_config, set_backend
+    if model not in (*PRESETS, "auto"): read_config(model)
     if not 0 < port < 65536: raise CommandError("--port is between 1 and 65535")
+    set_backend(engine)
     serve_chat(model, notebook, port, ip, not no_browser, dark, frame)
 
 # %% ../nbs/13_cli.ipynb #serve002
@@ -222,12 +226,15 @@ def serve(
     max_waiting: int = 32,    # requests that wait for their turn
     max_context: int = 4096,  # tokens of a conversation and its reply
     max_new_tokens: int = 1024,  # longest reply, in tokens
+    engine: str = None,       # that replies: torch or llama.cpp; auto if not given
 ):
     "Answer OpenAI's clients (HTTP). Raises `ServeError`, `BundleError`."
+    from mmllm.model import set_backend
     try: from mmllm.serve import ServerSettings, serve_api
     except ModuleNotFoundError as error:
         needs = f"mmllm serve needs {error.name}, which is not here"
         raise CommandError(f"{needs}: pip install 'mmllm[serve]'") from error
+    set_backend(engine)
     settings = ServerSettings(
         name=name, api_key=api_key or os.environ.get("MMLLM_API_KEY", ""),
         allowed_hosts=tuple(allowed_hosts), origins=tuple(origins), max_waiting=max_waiting,

@@ -3,6 +3,7 @@
 - `hf`: The language model of a bundle with its adapter merged, as transformers, vLLM and llama.cpp's tools open it.
 - `gguf`: The merged language model as a GGUF file for llama.cpp: tensors, numbers of fewer bits, tokenizer, template.
 - `hub`: A bundle goes to the Hugging Face Hub with its card, and comes back through transformers' `AutoModel`.
+- `llama_cpp`: llama.cpp reads our rows and writes the reply: conversations kept, several at once, stopped between tokens.
 - `llava`: A bundle with LLaVA's projector, eyes and all, as transformers' `LlavaForConditionalGeneration`.
 """
 
@@ -19,6 +20,9 @@ from .gguf import (
 )
 from .hub import (
     AutoMMModel, PushError, check_shareable, download_bundle, eval_results, model_card, push_bundle,
+)
+from .llama_cpp import (
+    KEPT_FILES, LlamaCppBackend, PACKAGES, cached_gguf, has_llama_cpp, llama_library,
 )
 from .llava import (
     FORMS, IMAGE_TOKEN, LLAVA, LLAVA_FILES, PARTS_TEMPLATE, add_image_token, check_llava,
@@ -60,6 +64,12 @@ __all__ = [
     "eval_results",
     "model_card",
     "push_bundle",
+    "KEPT_FILES",
+    "LlamaCppBackend",
+    "PACKAGES",
+    "cached_gguf",
+    "has_llama_cpp",
+    "llama_library",
     "FORMS",
     "IMAGE_TOKEN",
     "LLAVA",
