@@ -8,7 +8,7 @@ __all__ = ['process_count', 'process_rank', 'is_main_process', 'ProcessLost', 'e
            'only_main_process_prints', 'SharedBatches', 'average_gradients', 'gather_from_all']
 
 # %% ../../nbs/08_training/00_processes.ipynb #proct003
-import os, re, signal, sys, threading, time
+import atexit, os, re, signal, sys, threading, time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 import torch
@@ -44,6 +44,7 @@ def explain_lost_process():
     except MMError: raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _BROKEN.search(str(error)): raise
+        if process_count() > 1: atexit.register(os._exit, 1) # closing a broken connection takes long
         raise ProcessLost(_LOST) from None
 
 # %% ../../nbs/08_training/00_processes.ipynb #proct012
