@@ -44,7 +44,7 @@ def explain_lost_process():
     except MMError: raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _BROKEN.search(str(error)): raise
-        if process_count() > 1: atexit.register(os._exit, 1) # closing a broken connection takes long
+        if process_count() > 1: atexit.register(os._exit, 1) # to close what is broken takes long
         raise ProcessLost(_LOST) from None
 
 # %% ../../nbs/08_training/00_processes.ipynb #proct012
