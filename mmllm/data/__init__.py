@@ -11,6 +11,7 @@
 - `words`: Which things a caption speaks of, and in which forms a word may stand in it.
 - `coco_photos`: Captions and questions for 5,414 more photos, found by COCO's own numbers wherever the photos lie.
 - `forms`: Rows of other people's data sets, recognised by their fields, become records.
+- `media_files`: A picture or a sound of a row: its bytes, or a file that is looked for where it may be, and nowhere else.
 - `sources`: A folder, a file, parquet or a name on the Hub: rows that stay on the disk until they are asked for.
 - `examples`: Drawn pictures and synthetic sounds, written to disk as other people's data sets are.
 - `records`: One name or several become checked records: some to learn from, and some that say when to stop.
@@ -54,9 +55,10 @@ from .forms import (
     AsrForm, CaptionForm, CauldronForm, ChatForm, CompletionForm, FORMS, Form, LlavaForm, REPEAT,
     SpokenForm, VqaForm, chat_record, check_record, get_form, recognise_form,
 )
+from .media_files import find_media, media_roots
 from .sources import (
-    ArrowTable, FileTable, LinesTable, find_local, find_media, hub_options, import_datasets,
-    load_with_datasets, media_roots, open_table, table_files,
+    ArrowTable, FileTable, LinesTable, find_local, hub_options, import_datasets, load_with_datasets,
+    open_table, table_files,
 )
 from .examples import (
     COLOURS, EXAMPLE_SETS, SHAPES, draw_shape, make_tone, write_example_sets, write_parquet,
@@ -184,15 +186,15 @@ __all__ = [
     "check_record",
     "get_form",
     "recognise_form",
+    "find_media",
+    "media_roots",
     "ArrowTable",
     "FileTable",
     "LinesTable",
     "find_local",
-    "find_media",
     "hub_options",
     "import_datasets",
     "load_with_datasets",
-    "media_roots",
     "open_table",
     "table_files",
     "COLOURS",
