@@ -18,7 +18,8 @@ from ..core import cache_dir, check_seed
 from ..files import atomic_file
 from .media import DataError, MediaError, load_audio, load_image, shown_name
 from .forms import check_record, get_form, recognise_form
-from .sources import find_media, open_table
+from .media_files import find_media
+from .sources import open_table
 
 # %% ../../nbs/02_data/13_records.ipynb #1a7d7ded
 class Records(Sequence):
