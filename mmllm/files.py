@@ -45,8 +45,6 @@ def _path_error(path, error):
     return PathError(f"{_shown(path)} cannot be written ({reason.replace(': ', '): ', 1)}")
 
 # %% ../nbs/01_files.ipynb #22d42640
-_IS_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
 def _nearest(path):
     "The path, or the nearest folder above it that is there."
     return next((place for place in (path, *path.parents) if place.exists()), path)
@@ -67,7 +65,7 @@ def explain_disk_errors(
     except Exception as error:
         if _is_full(path, error): error = OSError(errno.ENOSPC, "")
         elif "File too large" in str(error): error = OSError(errno.EFBIG, "")
-        elif getattr(error, "errno", None) not in _IS_REFUSED: raise
+        elif getattr(error, "errno", None) not in (errno.EACCES, errno.EPERM, errno.EROFS): raise
         raise _path_error(path, error) from None
 
 # %% ../nbs/01_files.ipynb #f9ee7c72
