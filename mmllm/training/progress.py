@@ -133,6 +133,8 @@ _UNITS = {"tokens": "tokens", "images": "pictures", "sound_seconds": "seconds of
 def _median(rows, name):
     return torch.tensor([float(row[name]) for row in rows if name in row]).median().item()
 
+def _few_digits(number): return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
+
 def summarize_history(
     history: list, # what `train` returned
 ) -> str:          # a line, and one more where there are several sources; may be empty
@@ -140,7 +142,7 @@ def summarize_history(
     rows = [row for row in history if "tokens_per_second" in row]
     if not rows: return ""
     speeds = {unit: _median(rows, f"{name}_per_second") for name, unit in _UNITS.items()}
-    parts = [f"{speed:.3g} {unit}" for unit, speed in speeds.items() if speed]
+    parts = [f"{_few_digits(speed)} {unit}" for unit, speed in speeds.items() if speed]
     memory = [f"{rows[-1][name]:.2f} GB of {kind}" for name, kind in
               (("memory_gb", "memory"), ("gpu_memory_gb", "the GPU's")) if name in rows[-1]]
     lines = [f"{', '.join(parts)} a second; {' and '.join(memory)} at most"]
