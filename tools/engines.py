@@ -111,7 +111,7 @@ def replies(bundle, photos, texts):
         same = [a == b for a, b in zip(said, reference)]
         captions = [notes[photo.name]["captions"] for photo in photos]
         score = cider(said[:len(photos)], captions)
-        print(f"| {name} | {sum(same[:20])} of 20 | {sum(same[len(photos):])} of {texts} | {score:.1f} |", flush=True)
+        print(f"| {name} | {sum(same[:len(photos)])} of {len(photos)} | {sum(same[len(photos):])} of {texts} | {score:.1f} |", flush=True)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
