@@ -36,8 +36,8 @@ from .run import (
     nearest_captions, plan_conditions, read_replies,
 )
 from .spoken import (
-    SPEECH, ask_aloud, hear, librivox_word_errors, reword, speech_scores, spoken_conditions,
-    spoken_scores, spoken_text, word_error_score,
+    REPEATED, SPEECH, ask_aloud, hear, librivox_word_errors, repeat_score, reword, speech_scores,
+    spoken_conditions, spoken_scores, spoken_text, word_error_score,
 )
 from .bundle import (
     DATA_NAMES, MAIN_CONDITIONS, MAIN_METRICS, SPOKEN_METRICS, before_tuning, bundle_hash,
@@ -126,10 +126,12 @@ __all__ = [
     "nearest_captions",
     "plan_conditions",
     "read_replies",
+    "REPEATED",
     "SPEECH",
     "ask_aloud",
     "hear",
     "librivox_word_errors",
+    "repeat_score",
     "reword",
     "speech_scores",
     "spoken_conditions",

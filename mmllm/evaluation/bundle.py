@@ -28,7 +28,7 @@ from .metrics import EmbeddingSpace, EvaluationError
 from .report import Report
 from .run import MAX_NEW_TOKENS, check_items, evaluate, nearest_captions
 from .scores import Score
-from .spoken import speech_scores
+from .spoken import repeat_score, speech_scores
 from ..model.bundle import find_bundle, read_config
 from ..model.model import MMModel
 from ..vision.features import FeatureCache, coco128_photos
@@ -205,8 +205,10 @@ def _asked(model, folder, items, pairs, quick, speech, name, weights, **options)
     report.model = name_bundle(folder)
     if speech:
         questions = [item for item in items if item.kind == "question"]
-        how = (options[key] for key in ("seed", "batch_size", "progress"))
+        how = [options[key] for key in ("seed", "batch_size", "progress")]
         report.scores += speech_scores(model, questions, *how)
+        sentences = [item.references[0] for item in items if item.kind == "caption"]
+        report.scores.append(repeat_score(model, sentences, *how[:2]))
     return report
 
 def _check_out(name):

@@ -27,7 +27,10 @@ from .bundle import (
 from .generate import (
     PrefixCache, READ_ROWS, StopCondition, TextStreamer, check_generate_kwargs, common_prefix,
 )
-from .backends import BACKENDS, Backend, BackendError, GREEDY, SAMPLED, backend_options
+from .backends import (
+    AUTO, BACKENDS, Backend, BackendError, GREEDY, SAMPLED, backend_class, backend_options,
+    load_model, pick_backend,
+)
 from .vllm import (
     PROBE, TOLERANCE, VllmBackend, VllmError, VllmGone, VllmMismatch, check_engine_url, encode_rows,
     read_events, refusal, sampling_fields,
@@ -79,12 +82,16 @@ __all__ = [
     "TextStreamer",
     "check_generate_kwargs",
     "common_prefix",
+    "AUTO",
     "BACKENDS",
     "Backend",
     "BackendError",
     "GREEDY",
     "SAMPLED",
+    "backend_class",
     "backend_options",
+    "load_model",
+    "pick_backend",
     "PROBE",
     "TOLERANCE",
     "VllmBackend",

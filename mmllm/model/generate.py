@@ -217,6 +217,7 @@ def _never(): return False
 
 MMModel.backend = None # torch
 
+# %% ../../nbs/07_model/03_generate.ipynb #write001
 @patch
 def _write(self:MMModel, rows, mask, prefix, stopped, options):
     if self.backend is not None:
