@@ -32,8 +32,8 @@ from .backends import (
     load_model, pick_backend,
 )
 from .vllm import (
-    PROBE, TOLERANCE, VllmBackend, VllmError, VllmGone, VllmMismatch, check_engine_url, encode_rows,
-    read_events, refusal, sampling_fields,
+    ENGINE_URL, PROBE, TOLERANCE, VllmBackend, VllmError, VllmGone, VllmMismatch, check_engine_url,
+    encode_rows, read_events, refusal, sampling_fields,
 )
 
 __all__ = [
@@ -92,6 +92,7 @@ __all__ = [
     "backend_options",
     "load_model",
     "pick_backend",
+    "ENGINE_URL",
     "PROBE",
     "TOLERANCE",
     "VllmBackend",

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SERVE', 'FIGURES', 'own_server', 'Benchmark', 'bench_table', 'plot_bench', 'bench']
 
-# %% ../../nbs/11_serve/08_bench.ipynb #e702fec2
-import json, subprocess, sys, tempfile, time
+# %% ../../nbs/11_serve/08_bench.ipynb #69e94d3b
+import json, os, subprocess, sys, tempfile, time
 import psutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -44,11 +44,12 @@ def own_server(
     name: str,              # in the table
     *options: str,          # of `mmllm serve`
     patience: float = 900., # seconds until it has to answer
+    **environ: str,         # variables of its environment
 ):  # `BenchServer`
     "A block in which our server runs; raises `BenchError`."
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*SERVE, *options], stdin=subprocess.DEVNULL,
-                                   stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([*SERVE, *options], env=os.environ | environ, stdout=log,
+                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         try: yield BenchServer(name, _wait_for_address(process, log, patience)).find_model()
         finally: _end(process)
 
@@ -203,7 +204,8 @@ def save(self:Benchmark,
 
 # %% ../../nbs/11_serve/08_bench.ipynb #52d7132c
 def _own(model, engine, clients):
-    return own_server(f"mmllm, {engine}", "--model", model, "--max_waiting", str(max(clients)))
+    return own_server(f"mmllm, {engine}", "--model", model, "--max_waiting", str(max(clients)),
+                      MMLLM_BACKEND=engine)
 
 @contextmanager
 def _all_servers(model, engines, others, clients):
@@ -214,7 +216,7 @@ def _all_servers(model, engines, others, clients):
 
 def bench(
     model: str = "lite",  # bundle's folder or name, or a preset's name
-    engines=("auto",),    # of our own server, one started for each; none: only the others
+    engines=("auto",),    # one server of ours for each, see `pick_backend`; none: only others
     servers=(),           # others that run already: `URL` or `NAME=URL`
     out="runs/bench",     # folder of the results
     api_key: str = "",    # of the other servers
@@ -226,5 +228,6 @@ def bench(
     with _all_servers(model, engines, others, clients) as found:
         benchmark = Benchmark(found, **settings)
         try: benchmark.run()
-        finally: benchmark.save(out)
+        finally:
+            if any(row.replies for row in benchmark.rows): benchmark.save(out)
     return benchmark
