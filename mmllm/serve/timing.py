@@ -232,11 +232,17 @@ class _Round:
         finally: self.over.set()
         return time.perf_counter() - began
 
-# %% ../../nbs/11_serve/07_timing.ipynb #157ea689
-def _is_listener(process, port):
-    try: return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port
-                    for c in process.net_connections("tcp"))
-    except (psutil.Error, OSError): return False
+# %% ../../nbs/11_serve/07_timing.ipynb #f802f36a
+def _listeners(port):
+    try: found = psutil.net_connections("tcp")
+    except psutil.Error: return set() # some systems tell only the administrator
+    return {c.pid for c in found if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid}
+
+def _memory(pid):
+    try:
+        process = psutil.Process(pid)
+        return sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
+    except psutil.Error: return 0 # it ended meanwhile
 
 def server_memory(
     url: str,   # of a server
@@ -245,12 +251,7 @@ def server_memory(
     parts = urlsplit(url)
     if parts.hostname not in ("127.0.0.1", "localhost", "::1"): return None
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    found = {p for p in psutil.process_iter() if _is_listener(p, port)}
-    total = 0
-    for process in found | {child for p in found for child in p.children(recursive=True)}:
-        try: total += process.memory_info().rss / 1e6
-        except psutil.Error: pass # it ended meanwhile
-    return total or None
+    return sum(map(_memory, _listeners(port))) / 1e6 or None
 
 # %% ../../nbs/11_serve/07_timing.ipynb #0d1d9341
 def measure(
