@@ -30,15 +30,17 @@ from .run import MAX_NEW_TOKENS, check_items, evaluate, nearest_captions
 from .scores import Score
 from .spoken import repeat_score, speech_scores
 from ..model.bundle import find_bundle, read_config
+from ..model.backends import load_model, pick_backend
 from ..model.model import MMModel
 from ..vision.features import FeatureCache, coco128_photos
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #6c84a404
 def load_for_evaluation(
-    folder: str, # a bundle, or `lite` for the one that comes with mmllm
+    folder: str,          # a bundle, or `lite` for the one that comes with mmllm
+    backend: str="torch", # see `pick_backend`
 ) -> MMModel:
     "A bundle as people load it, which computes the features of a photo once."
-    model = MMModel.from_pretrained(folder)
+    model = load_model(folder, backend)
     model.processor.features = FeatureCache(model.vision)
     return model
 
@@ -183,24 +185,25 @@ def _with_probes(items, quick, seed):
     return sorted([*items, *more], key=lambda item: (item.kind != "text", item.kind))
 
 def before_tuning(
-    folder: str, # a bundle
-) -> Callable:   # list of conversations -> list of texts
+    folder: str,          # a bundle
+    backend: str="torch", # see `pick_backend`
+) -> Callable:            # list of conversations -> list of texts
     "The language model without its adapter; it is loaded when it is asked first."
-    load = lru_cache(1)(partial(MMModel.from_pretrained, folder, adapter=False))
+    load = lru_cache(1)(partial(load_model, folder, backend, adapter=False))
     def reply(conversations):
         "What it says, as briefly as the tuned one."
         return reply_briefly(load(), conversations)
     return reply
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #0b619411
-def _asked(model, folder, items, pairs, quick, speech, name, weights, **options):
+def _asked(model, folder, items, pairs, quick, speech, name, weights, backend, **options):
     "Everything that is measured; replies are kept in a file whose name begins with `name`."
     space = embedding_space(model, {item.photo: images_of(item.messages)[0] for item in items})
     asked = _with_probes(items, quick, options["seed"])
     given = lookup_captions(model, asked, space, pairs)
     save = f"{name}-{weights}{'-quick' if quick else ''}.jsonl"
     report = evaluate(partial(reply_briefly, model), asked, given=given, space=space, save=save,
-                      model=weights, alone=before_tuning(folder), limits=MAX_NEW_TOKENS,
+                      model=weights, alone=before_tuning(folder, backend), limits=MAX_NEW_TOKENS,
                       **options)
     report.model = name_bundle(folder)
     if speech:
@@ -222,6 +225,14 @@ def _saved(report, name, seed):
     return report
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #data0010
+def _asked_and_known(model, items, data, photos): # -> (items, pairs of photo and caption)
+    coco128 = _photos_for(model, is_needed=items is None)
+    items = items or build_items(validation_photos(coco128))
+    return items, training_captions(coco128, None if data == "coco6k" else photos)
+
+def _replied_by(backend): # added to the name of the weights
+    return "" if backend == "torch" else f"-{backend}"
+
 def _described(images, captions, data):
     "What the files of an evaluation are called, and which photos it asks about."
     if images: return Path(captions or "photos").stem, f"photos of {Path(images).name}"
@@ -243,21 +254,21 @@ def evaluate_bundle(
     data: str = "coco128",        # one of `DATA_NAMES`
     photos: str = None,           # COCO's: for `coco6k`; else to look for the nearest there too
     ablations: tuple = ABLATIONS, # what to try beside the full picture
+    backend: str = "torch",       # see `pick_backend`
 ) -> Report:
     "Measure a bundle; raises a `PathError`, `SeedError`, `EvaluationError` or `BundleError`."
     _check_numbers(seed, batch_size)
     stem, where = _described(images, captions, data)
     name = _check_out(Path(out)/stem)
-    ablations, weights = check_ablations(ablations), bundle_hash(folder)
+    ablations, backend = check_ablations(ablations), pick_backend(backend)
+    weights = bundle_hash(folder) + _replied_by(backend)
     items = _given_items(images, captions, instances, speech, data, photos)
-    about = describe_bundle(folder, weights)
-    model = load_for_evaluation(folder)
-    coco128 = _photos_for(model, is_needed=items is None)
-    items = items or build_items(validation_photos(coco128))
-    known = training_captions(coco128, None if data == "coco6k" else photos)
+    model = load_for_evaluation(folder, backend)
+    items, known = _asked_and_known(model, items, data, photos)
     report = _asked(model, folder, items, known, quick, speech, name, weights,
-                    ablations=ablations, batch_size=batch_size, seed=seed, progress=progress)
-    report.about = f"{about} Asked about {len({item.photo for item in items})} {where}."
+                    backend, ablations=ablations, batch_size=batch_size, seed=seed,
+                    progress=progress)
+    report.about = f"{describe_bundle(folder, weights)} Asked about {len({item.photo for item in items})} {where}."
     return _saved(report, name, seed)
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #9ce3b6e9

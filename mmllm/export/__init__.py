@@ -19,7 +19,9 @@ from .gguf import (
 from .hub import (
     AutoMMModel, PushError, check_shareable, download_bundle, eval_results, model_card, push_bundle,
 )
-from .llama_cpp import LlamaCppBackend, PACKAGES, cached_gguf, has_llama_cpp, llama_library
+from .llama_cpp import (
+    KEPT_FILES, LlamaCppBackend, PACKAGES, cached_gguf, has_llama_cpp, llama_library,
+)
 
 __all__ = [
     "DTYPES",
@@ -55,6 +57,7 @@ __all__ = [
     "eval_results",
     "model_card",
     "push_bundle",
+    "KEPT_FILES",
     "LlamaCppBackend",
     "PACKAGES",
     "cached_gguf",

@@ -17,13 +17,12 @@ from transformers import GenerationConfig
 from ..core import MMError, pick_device
 from .processor import PromptError
 from .model import MMModel
-from .config import BundleError
-from .generate import PrefixCache
 
-# %% ../../nbs/07_model/04_backends.ipynb #afe6dd4a
+# %% ../../nbs/07_model/04_backends.ipynb #backerr1
 class BackendError(MMError, RuntimeError):
     "An engine that is not here, or that can't take a model."
 
+# %% ../../nbs/07_model/04_backends.ipynb #afe6dd4a
 class Backend:
     "An engine that writes replies in torch's place: rows in, tokens out."
     name = ""       # what `--engine` calls it
@@ -57,6 +56,12 @@ class Backend:
     def __deepcopy__(self, memo): return None # a copy of a model is answered by torch
 
 # %% ../../nbs/07_model/04_backends.ipynb #ca9c6c24
+@patch
+def drop(self:Backend,
+    conversation, # its id
+):
+    "Forget what was read of a conversation; most engines keep nothing."
+
 @patch
 def generate_batch(self:Backend,
     prompts: list,  # (T, D) rows of each
