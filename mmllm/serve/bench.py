@@ -178,7 +178,7 @@ def plot_bench(
         mine = [row for row in rows if row.kind == kind]
         _bars(axes[0, column], mine, "tokens_per_second", f"{kind}: tokens a second")
         _bars(axes[1, column], mine, "first_token_seconds", f"{kind}: seconds to the first")
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=9)
     return figure
 
 # %% ../../nbs/11_serve/08_bench.ipynb #078e6a2c
