@@ -38,6 +38,7 @@ setup(
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": ["mmllm=mmllm._modidx:d"],
+        "lmms_eval.models": ["mmllm=mmllm.evaluation.lmms_eval:lmms_manifest"],
     },
     classifiers=["Programming Language :: Python :: 3", "Development Status :: 3 - Alpha"],
 )

@@ -84,7 +84,7 @@ def drop_cache(self:Engine,
 ):
     "Forget the keys and values of a conversation."
     prefix, backend = self.kv_caches.pop(conversation, None), self.model.backend
-    if prefix and backend: backend.drop(prefix.id)
+    if prefix is not None and backend: backend.drop(prefix.id)
 
 # %% ../../nbs/10_chat/01_engine.ipynb #83472caa
 @patch

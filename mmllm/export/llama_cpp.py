@@ -62,7 +62,7 @@ def _hash_language(language, tokenizer):
         digest.update(weight.contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
 
-KEPT_FILES = 4 # in the cache, the latest that were used
+KEPT_FILES = 8 # in the cache, the latest that were used
 
 def _drop_old(folder):
     files = sorted(folder.glob("*.gguf"), key=lambda file: file.stat().st_mtime)

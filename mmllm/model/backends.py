@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GREEDY', 'SAMPLED', 'BACKENDS', 'AUTO', 'BackendError', 'Backend', 'backend_options', 'backend_class', 'pick_backend',
-           'load_model']
+           'set_backend', 'load_model']
 
 # %% ../../nbs/07_model/04_backends.ipynb #imports
 import os
@@ -34,7 +34,6 @@ class Backend:
     def is_here(cls) -> bool:
         "Whether it can be used on this machine as it is, so that `auto` may choose it."
         return False
-
     @classmethod
     def from_model(cls,
         model: MMModel,  # merged, whose language part it is to run
@@ -129,6 +128,13 @@ def pick_backend(
         return next(fits, "torch")
     if name != "torch": backend_class(name)
     return name
+
+# %% ../../nbs/07_model/04_backends.ipynb #setback1
+def set_backend(
+    name: str, # as of `pick_backend`; None: nothing is changed
+):
+    "Choose for this process and those that it starts; raises `BackendError`."
+    if name: os.environ["MMLLM_BACKEND"] = pick_backend(name)
 
 # %% ../../nbs/07_model/04_backends.ipynb #ccbafb50
 def _versions(model): return [p._version for p in model.language.parameters()]
