@@ -248,7 +248,8 @@ def bench(
     model: str = "lite",   # a bundle or a preset; `lite` is the bundle that comes with mmllm
     engines: Param("of our server, one started for each; several may follow, or none", str,
                    nargs="*") = ("auto",),  # torch, llama.cpp, vllm or auto
-    server: Param("others that run: URL or NAME=URL; several may follow", str, nargs="*") = (),  # URLs
+    server: Param("others that run: URL or NAME=URL; several may follow", str,
+                  nargs="*") = (),  # addresses
     kinds: Param("text, photo, sound; several may follow", str,
                  nargs="*") = ("text", "photo", "sound"),  # of questions
     clients: Param("at the same time; several may follow", int, nargs="*") = (1, 4, 16),  # numbers
@@ -372,8 +373,11 @@ def usage() -> str:
     "The commands, a line each."
     head = "usage: mmllm COMMAND [options]; mmllm COMMAND --help explains one"
     lines = [f"  {name:10}{f.__doc__.split(' Raises')[0]}" for name, f in COMMANDS.items()]
-    last = "  --debug   with any command: show where an error came from"
-    return "\n".join([head, "", *lines, "", last])
+    last = [
+        "  --debug   with any command: show where an error came from",
+        "  --engine_url URL   with any command: the vLLM server that --engine vllm asks",
+    ]
+    return "\n".join([head, "", *lines, "", *last])
 
 # %% ../nbs/13_cli.ipynb #9506cb80
 def _complain(text, status):
@@ -396,19 +400,32 @@ def _execute(command, options, debug):
         return _complain(f"{type(error).__name__}: {text} (--debug shows where)", 1)
     return 0
 
-# %% ../nbs/13_cli.ipynb #ebe844ce
+# %% ../nbs/13_cli.ipynb #engurl00
 def _option(word):
     "An option with underscores; any other word as it is."
     if word[:2] != "--": return word
     name, equals, value = word[2:].partition("=")
     return "--" + name.replace("-", "_") + equals + value
 
+def _take_engine_url(args):
+    "The words before and after `--engine_url URL`, which is put into the environment."
+    at = next((i for i, word in enumerate(args) if word.split("=")[0] == "--engine_url"), None)
+    if at is None: return args
+    _, equals, url = args[at].partition("=")
+    rest = at + 1 if equals else at + 2
+    from mmllm.model.vllm import ENGINE_URL, check_engine_url
+    os.environ[ENGINE_URL] = check_engine_url(url or " ".join(args[at + 1:rest]))
+    return args[:at] + args[rest:]
+
+# %% ../nbs/13_cli.ipynb #ebe844ce
 def run(
     args: list,  # words after `mmllm`
 ) -> int:        # exit status
     "Carry out one command line."
     debug = "--debug" in args
     args = [_option(word) for word in args if word != "--debug"]
+    try: args = _take_engine_url(args)
+    except MMError as error: return _complain(error, 2)
     if not args or args[0] in ("-h", "--help", "help"):
         print(usage())
         return 0

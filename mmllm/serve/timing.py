@@ -236,7 +236,8 @@ class _Round:
 def _listeners(port):
     try: found = psutil.net_connections("tcp")
     except psutil.Error: return set() # some systems tell only the administrator
-    return {c.pid for c in found if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid}
+    listening = [c for c in found if c.status == psutil.CONN_LISTEN and c.pid]
+    return {c.pid for c in listening if c.laddr.port == port}
 
 def _memory(pid):
     try:
