@@ -236,6 +236,7 @@ def before_tuning(
     backend: str="torch", # see `pick_backend`
 ) -> Callable:            # list of conversations -> list of texts
     "The language model without its adapter; it is loaded when it is asked first."
+    if backend == "vllm": backend = "torch" # a server has one model: the tuned one
     load = lru_cache(1)(partial(load_model, folder, backend, adapter=False))
     def reply(conversations):
         "What it says, as briefly as the tuned one."

@@ -104,8 +104,9 @@ def backend_options(
 # %% ../../nbs/07_model/04_backends.ipynb #ed3a6b00
 BACKENDS = { # name -> (module, class)
     "llama.cpp": ("mmllm.export.llama_cpp", "LlamaCppBackend"),
+    "vllm": ("mmllm.model.vllm", "VllmBackend"),
 }
-AUTO = {} # device -> names of those that `auto` tries before torch
+AUTO = {"cuda": ("vllm",)} # device -> names of those that `auto` tries before torch
 
 def backend_class(
     name: str, # one of `BACKENDS`

@@ -151,6 +151,7 @@ class ChatRequest(_Checked):
     max_completion_tokens: _Count | None = None
     stop: Annotated[list[_Stop], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-2**63, lt=2**63)] | None = None
+    ignore_eos: bool | None = None  # as in vLLM and llama.cpp: it goes on to the limit
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -206,6 +206,7 @@ def write_reply(
         stops = StopStrings(request.stop or [])
         on_text, key = _TextEvents(emit, stops), conversation_key(conversation)
         options = dict(max_new_tokens=limit, **sampling_options(request))
+        if request.ignore_eos: options["min_new_tokens"] = limit
         with _seeded(request.seed):
             ids, usage.cached = _generate(engine, key, batch, on_text,
                                           lambda: stopped() or stops.found, **options)
