@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['UNSUPPORTED', 'ServeError', 'InvalidRequest', 'WrongKey', 'ForeignSite', 'ModelNotFound', 'SlowRequest',
            'RequestTooLarge', 'QueueFull', 'ClientGone', 'ServerClosing', 'error_body', 'TextPart', 'ImageUrl',
-           'ImagePart', 'InputAudio', 'AudioPart', 'ChatMessage', 'StreamOptions', 'ChatRequest', 'schema_error',
-           'read_request', 'check_supported', 'Usage', 'ReplyFormat', 'server_event', 'TranscriptionRequest']
+           'ImagePart', 'InputAudio', 'AudioPart', 'ChatMessage', 'ChatFields', 'StreamOptions', 'ChatRequest',
+           'schema_error', 'read_request', 'check_supported', 'Usage', 'ReplyFormat', 'server_event',
+           'TranscriptionRequest']
 
 # %% ../../nbs/11_serve/00_protocol.ipynb #9e85ab92
 import json, time, uuid
@@ -136,6 +137,15 @@ class ChatMessage(_Checked):
 _Count = Annotated[int, Field(ge=1, le=2**31)]
 _Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
+class ChatFields(_Checked):
+    "What our own chat asks for, in a field of its own."
+    conversation: Annotated[str, Field(max_length=64)] = ""  # its id
+    audio_mode: Literal["transcript", "tokens", "both"] = "transcript"
+    max_context: _Count | None = None         # tokens of conversation and reply together
+    dropped_turns: Annotated[int, Field(ge=0, le=2**31)] = 0  # that were forgotten before
+    max_prompt_tokens: _Count | None = None   # that there was room for before
+    prepare: bool = False                     # read pictures and sounds, and say nothing
+
 class StreamOptions(_Checked):
     "What a streamed reply brings beside its text."
     include_usage: bool = False
@@ -153,6 +163,7 @@ class ChatRequest(_Checked):
     seed: Annotated[int, Field(ge=-2**63, lt=2**63)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    mmllm: ChatFields | None = None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -202,10 +213,12 @@ def check_supported(
 
 # %% ../../nbs/11_serve/00_protocol.ipynb #d2d6201c
 def _check_options(request):
-    "Refuse options of a stream where there is none."
-    if request.stream or not request.stream_options: return
-    raise InvalidRequest("stream_options are for a reply that is streamed: set stream to true",
-                         "stream_options")
+    "Refuse options of a stream where there is none, and texts to stop at in the chat."
+    if request.stream_options and not request.stream:
+        raise InvalidRequest("stream_options are for a reply that is streamed: set stream to true",
+                             "stream_options")
+    if request.stop and request.mmllm:
+        raise InvalidRequest("a chat has no texts to stop at: leave stop or mmllm out", "stop")
 
 def _check_message(message, place):
     "Refuse what a message holds and nobody here reads."
