@@ -191,21 +191,29 @@ def ask(
 
 # %% ../nbs/13_cli.ipynb #8ed704bd
 def chat(
-    model: str = "lite",     # a bundle or a preset; `lite` is the bundle that comes with mmllm
+    model: str = None,       # a bundle or a preset; `lite`, or the first model of the server
     notebook: str = None,    # a notebook to serve in place of the plain page
     port: int = 8866,        # to listen at
     ip: str = "127.0.0.1",   # to listen at; the default is this machine only
     no_browser: store_true = False,  # don't open it
     dark: store_true = False,        # JupyterLab's dark theme
     frame: str = "",         # address of a site that may show the page in a frame
+    server: str = None,      # address of a running `mmllm serve`, such as http://127.0.0.1:8000
 ):
     "Talk to a model in the browser (Voila). Raises `ChatError`, `BundleError`."
-    from mmllm.chat import serve_chat
-    from mmllm.model import read_config
-    if model not in (*PRESETS, "auto"):
-        read_config(model)
+    from mmllm.chat import serve_chat, served_model
     if not 0 < port < 65536: raise CommandError("--port is between 1 and 65535")
-    serve_chat(model, notebook, port, ip, not no_browser, dark, frame)
+    options = notebook, port, ip, not no_browser, dark, frame
+    if not server: return _serving("chat").chat_beside_server(model or "lite", *options)
+    key = os.environ.get("MMLLM_API_KEY", "")
+    serve_chat(model or served_model(server, key), *options, server, key)
+
+def _serving(command):
+    try: import mmllm.serve as serving
+    except ModuleNotFoundError as error:
+        needs = f"mmllm {command} needs {error.name}, which is not here"
+        raise CommandError(f"{needs}: pip install 'mmllm[serve]'") from error
+    return serving
 
 # %% ../nbs/13_cli.ipynb #serve002
 def serve(
@@ -221,17 +229,14 @@ def serve(
     max_new_tokens: int = 1024,  # longest reply, in tokens
 ):
     "Answer OpenAI's clients (HTTP). Raises `ServeError`, `BundleError`."
-    try: from mmllm.serve import ServerSettings, serve_api
-    except ModuleNotFoundError as error:
-        needs = f"mmllm serve needs {error.name}, which is not here"
-        raise CommandError(f"{needs}: pip install 'mmllm[serve]'") from error
-    settings = ServerSettings(
+    serving = _serving("serve")
+    settings = serving.ServerSettings(
         name=name, api_key=api_key or os.environ.get("MMLLM_API_KEY", ""),
         allowed_hosts=tuple(allowed_hosts), origins=tuple(origins), max_waiting=max_waiting,
         max_context=max_context, max_new_tokens=max_new_tokens)
     if host not in ("127.0.0.1", "localhost", "::1") and not settings.api_key:
         print("Whoever reaches this machine may use this server: --api-key asks for a key.")
-    serve_api(model, host, port, settings)
+    serving.serve_api(model, host, port, settings)
 
 # %% ../nbs/13_cli.ipynb #export02
 def export(
