@@ -11,7 +11,7 @@ import nbformat
 from importlib.util import find_spec
 from pathlib import Path
 from .turns import ChatError
-from .remote import ADDRESS_VARIABLE, KEY_VARIABLE
+from .remote import ADDRESS_VARIABLE, KEY_VARIABLE, served_model
 
 # %% ../../nbs/10_chat/07_page.ipynb #e866311c
 def write_notebook(
@@ -99,7 +99,7 @@ def check_page(
 
 # %% ../../nbs/10_chat/07_page.ipynb #1345ce00
 def serve_chat(
-    model: str = "lite",    # bundle's folder or name, or preset's name
+    model: str = None,      # bundle or preset; `lite`, or the first model of the server
     notebook=None,          # path of what to serve; a page with nothing but the chat if not given
     port: int = 8866,       # to listen at
     ip: str = "127.0.0.1",  # address to listen at; this machine only
@@ -109,7 +109,8 @@ def serve_chat(
     server: str = "",       # address of a server that answers; a page loads a model if not given
     key: str = "",          # of that server
 ) -> int:                   # exit status of Voila
-    "Serve a chat until it is interrupted; raises `ChatError` if Voila or the notebook is missing."
+    "Serve a chat until it is interrupted; raises `ChatError` if Voila, notebook or server fail."
+    model = model or (served_model(server, key) if server else "lite")
     with tempfile.TemporaryDirectory() as folder:
         notebook = Path(notebook) if notebook else write_notebook(model, folder)
         check_page(notebook, frame)

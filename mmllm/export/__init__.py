@@ -16,7 +16,8 @@ from .gguf import (
     gguf_title, merge_scores, rope_factors, tensor_kind, tokenizer_kind, vocabulary, write_gguf,
 )
 from .hub import (
-    AutoMMModel, PushError, check_shareable, download_bundle, eval_results, model_card, push_bundle,
+    AutoMMModel, HUB_DATASETS, PushError, bundle_scores, check_shareable, download_bundle,
+    eval_entries, eval_results, model_card, push_bundle,
 )
 
 __all__ = [
@@ -47,9 +48,12 @@ __all__ = [
     "vocabulary",
     "write_gguf",
     "AutoMMModel",
+    "HUB_DATASETS",
     "PushError",
+    "bundle_scores",
     "check_shareable",
     "download_bundle",
+    "eval_entries",
     "eval_results",
     "model_card",
     "push_bundle",

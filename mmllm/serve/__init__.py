@@ -1,6 +1,7 @@
 """The public names of the pages in `nbs/11_serve`, in the order of reading.
 
 - `protocol`: Requests and replies of OpenAI's API as checked data, and refusals in its words.
+- `grammar`: A reply that follows a schema, because no other token is allowed.
 - `media`: Its limits, and pictures and sounds out of base64: nothing is fetched, no file is opened.
 - `replies`: What the model does for one request: read, write, stop at a word, say what it cost.
 - `chat`: What our own chat asks of the server beside OpenAI's fields: a conversation that is cut where it must be, and what a reply cost.
@@ -14,14 +15,17 @@
 
 from .protocol import (
     AudioPart, ChatFields, ChatMessage, ChatRequest, ClientGone, ForeignSite, ImagePart, ImageUrl,
-    InputAudio, InvalidRequest, ModelNotFound, QueueFull, ReplyFormat, RequestTooLarge, ServeError,
-    ServerClosing, SlowRequest, StreamOptions, TextPart, TranscriptionRequest, UNSUPPORTED, Usage,
-    WrongKey, check_supported, error_body, read_request, schema_error, server_event,
+    InputAudio, InvalidRequest, JsonSchema, ModelNotFound, QueueFull, ReplyFormat, RequestTooLarge,
+    ResponseFormat, ServeError, ServerClosing, SlowRequest, StreamOptions, TextPart,
+    TranscriptionRequest, UNSUPPORTED, Usage, WrongKey, check_supported, error_body, read_request,
+    schema_error, server_event,
 )
+from .grammar import GrammarProcessor, MAX_SCHEMA, json_processors, reply_grammar
 from .media import MediaGateway, ServerSettings, decode_base64, decode_image_url
 from .replies import (
-    StopStrings, Stopped, conversation_key, reply_tokens, sampling_options, subtitles,
-    to_chat_messages, transcribe_windows, verbose_transcript, write_reply, write_transcript,
+    StopStrings, Stopped, TimedTranscript, add_words, conversation_key, reply_tokens,
+    sampling_options, subtitles, to_chat_messages, transcribe_windows, verbose_transcript,
+    write_reply, write_transcript,
 )
 from .chat import chat_settings, to_turns, write_chat
 from .queue import Job, JobQueue
@@ -46,10 +50,12 @@ __all__ = [
     "ImageUrl",
     "InputAudio",
     "InvalidRequest",
+    "JsonSchema",
     "ModelNotFound",
     "QueueFull",
     "ReplyFormat",
     "RequestTooLarge",
+    "ResponseFormat",
     "ServeError",
     "ServerClosing",
     "SlowRequest",
@@ -64,12 +70,18 @@ __all__ = [
     "read_request",
     "schema_error",
     "server_event",
+    "GrammarProcessor",
+    "MAX_SCHEMA",
+    "json_processors",
+    "reply_grammar",
     "MediaGateway",
     "ServerSettings",
     "decode_base64",
     "decode_image_url",
     "StopStrings",
     "Stopped",
+    "TimedTranscript",
+    "add_words",
     "conversation_key",
     "reply_tokens",
     "sampling_options",

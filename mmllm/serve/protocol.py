@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['UNSUPPORTED', 'ServeError', 'InvalidRequest', 'WrongKey', 'ForeignSite', 'ModelNotFound', 'SlowRequest',
            'RequestTooLarge', 'QueueFull', 'ClientGone', 'ServerClosing', 'error_body', 'TextPart', 'ImageUrl',
-           'ImagePart', 'InputAudio', 'AudioPart', 'ChatMessage', 'ChatFields', 'StreamOptions', 'ChatRequest',
-           'schema_error', 'read_request', 'check_supported', 'Usage', 'ReplyFormat', 'server_event',
-           'TranscriptionRequest']
+           'ImagePart', 'InputAudio', 'AudioPart', 'ChatMessage', 'ChatFields', 'JsonSchema', 'ResponseFormat',
+           'StreamOptions', 'ChatRequest', 'schema_error', 'read_request', 'check_supported', 'Usage', 'ReplyFormat',
+           'server_event', 'TranscriptionRequest']
 
 # %% ../../nbs/11_serve/00_protocol.ipynb #9e85ab92
 import json, time, uuid
@@ -146,6 +146,16 @@ class ChatFields(_Checked):
     max_prompt_tokens: _Count | None = None   # that there was room for before
     prepare: bool = False                     # read pictures and sounds, and say nothing
 
+class JsonSchema(_Checked):
+    "A schema that a reply has to follow."
+    name: Annotated[str, Field(max_length=64)] = "reply"
+    fields: Annotated[dict, Field(alias="schema")] = {}
+
+class ResponseFormat(_Checked):
+    "Text, some JSON object, or JSON by a schema."
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
 class StreamOptions(_Checked):
     "What a streamed reply brings beside its text."
     include_usage: bool = False
@@ -163,6 +173,7 @@ class ChatRequest(_Checked):
     seed: Annotated[int, Field(ge=-2**63, lt=2**63)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
     mmllm: ChatFields | None = None
 
     @field_validator("stop", mode="before")
@@ -196,7 +207,7 @@ UNSUPPORTED = {  # field -> values that ask for nothing
     "functions": ([],), "function_call": ("none", "auto"), "logprobs": (False,),
     "top_logprobs": (0,), "logit_bias": ({},), "presence_penalty": (0,), "frequency_penalty": (0,),
     "repetition_penalty": (1,), "top_k": (-1, 0), "min_p": (0,), "prediction": (), "audio": (),
-    "response_format": ({"type": "text"},), "modalities": (["text"],), "web_search_options": (),
+    "modalities": (["text"],), "web_search_options": (),
 }
 
 # %% ../../nbs/11_serve/00_protocol.ipynb #ce5b99cd
@@ -217,8 +228,9 @@ def _check_options(request):
     if request.stream_options and not request.stream:
         raise InvalidRequest("stream_options are for a reply that is streamed: set stream to true",
                              "stream_options")
-    if request.stop and request.mmllm:
-        raise InvalidRequest("a chat has no texts to stop at: leave stop or mmllm out", "stop")
+    if request.mmllm and (request.stop or request.response_format):
+        raise InvalidRequest("a chat has no texts to stop at and no form of its reply: "
+                             "leave stop and response_format out, or mmllm", "mmllm")
 
 def _check_message(message, place):
     "Refuse what a message holds and nobody here reads."
@@ -306,9 +318,14 @@ class TranscriptionRequest(BaseModel):
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     temperature: Annotated[float, Field(ge=0, le=0)] = 0.
     stream: bool = False
-    timestamp_granularities: list[Literal["segment"]] = ["segment"]
+    timestamp_granularities: list[Literal["segment", "word"]] = ["segment"]
 
     @property
     def needs_times(self) -> bool:
         "Whether segments are wanted."
         return self.response_format in ("srt", "vtt", "verbose_json")
+
+    @property
+    def needs_words(self) -> bool:
+        "Whether the time of each word is wanted."
+        return self.response_format == "verbose_json" and "word" in self.timestamp_granularities
