@@ -8,13 +8,10 @@ __all__ = ['LITE_EXTRAS', 'DEMO', 'COMMANDS', 'CommandError', 'plan', 'fetch', '
            'main']
 
 # %% ../nbs/13_cli.ipynb #2ea698af
-import os
-import sys
-import warnings
+import os, sys, warnings
+from importlib import import_module
 from pathlib import Path
-
 from fastcore.script import Param, anno_parser, store_true
-
 from .core import MMError, PRESETS, check_seed, get_preset, plan as make_plan
 from .files import check_writable
 
@@ -201,19 +198,17 @@ def chat(
     server: str = None,      # address of a running `mmllm serve`, such as http://127.0.0.1:8000
 ):
     "Talk to a model in the browser (Voila). Raises `ChatError`, `BundleError`."
-    from mmllm.chat import serve_chat, served_model
+    from mmllm.chat import serve_chat
     if not 0 < port < 65536: raise CommandError("--port is between 1 and 65535")
     options = notebook, port, ip, not no_browser, dark, frame
     if not server: return _serving("chat").chat_beside_server(model or "lite", *options)
-    key = os.environ.get("MMLLM_API_KEY", "")
-    serve_chat(model or served_model(server, key), *options, server, key)
+    serve_chat(model, *options, server, os.environ.get("MMLLM_API_KEY", ""))
 
 def _serving(command):
-    try: import mmllm.serve as serving
+    try: return import_module("mmllm.serve")
     except ModuleNotFoundError as error:
-        needs = f"mmllm {command} needs {error.name}, which is not here"
-        raise CommandError(f"{needs}: pip install 'mmllm[serve]'") from error
-    return serving
+        needs = f"mmllm {command} needs {error.name}: pip install 'mmllm[serve]'"
+        raise CommandError(needs) from error
 
 # %% ../nbs/13_cli.ipynb #serve002
 def serve(
@@ -258,10 +253,11 @@ def push(
     model: str = "lite",     # a bundle; `lite` is the one that comes with mmllm
     private: store_true = False,  # for its owners only
     message: str = None,     # of the commit
+    reports: str = None,     # folder that `mmllm evaluate` wrote, for the figures of the card
 ):
     "Put a bundle on the Hugging Face Hub, with its card. Raises `PushError`, `BundleError`."
     from mmllm.export import push_bundle
-    print(push_bundle(model, name, private, message))
+    print(push_bundle(model, name, private, message, reports))
 
 # %% ../nbs/13_cli.ipynb #3632597b
 def features(
