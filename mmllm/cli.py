@@ -29,8 +29,9 @@ def plan(
     trainable: store_true = False,  # as it is loaded to learn, not to talk
 ):
     "Say what would be loaded, from where and how; nothing is fetched. Raises `PresetError`."
+    from mmllm.training.memory import describe_plan
     parts = dict(vision=vision, audio=audio, language=language)
-    print(make_plan(preset, device, trainable=trainable, **parts))
+    print(describe_plan(make_plan(preset, device, trainable=trainable, **parts)))
 
 # %% ../nbs/13_cli.ipynb #18689d62
 LITE_EXTRAS = ("librivox", "photos")
@@ -62,16 +63,16 @@ def data(
     form: str = None,      # its form, if it is not recognised
     max_rows: int = None,  # look at so many rows of each
     skip_bad: str = "0%",  # share of rows that may be bad
+    rows: str = None,      # fetch a piece of a stream only: first:last, as in 0:1000
     preset: str = "lite",  # whose tokens are counted
     out: str = "runs/data",  # folder for the contact sheets
 ):
     "Look at a data set before it is taught. Raises `DataError` with file and row."
-    from mmllm.data import (
-        contact_sheet, describe_record, load_records, parse_mixture, spread_evenly, survey,
-    )
+    from mmllm.data import contact_sheet, describe_record, load_records, parse_mixture
+    from mmllm.data import spread_evenly, stream_mixture, survey
     from mmllm.language import load_tokenizer
     from mmllm.weights import fetch as fetch_weights
-    out, parts = check_writable(out), parse_mixture(name)
+    out, parts = check_writable(out), parse_mixture(stream_mixture(name, rows) if rows else name)
     options = dict(form=form, images=photos, max_rows=max_rows, skip_bad=skip_bad)
     found = [load_records(part.name, split=part.split, **options) for part in parts]
     tokenizer = load_tokenizer(fetch_weights(get_preset(preset).language))
@@ -97,11 +98,17 @@ def train(
     validation: str = "5%",  # own data: share that says when to stop, or the name of a split
     max_rows: int = None,  # own data: use so many rows of each
     skip_bad: str = "0%",  # own data: share of rows that may be bad
+    rows: str = None,      # own data: a piece of a stream, first:last, as in 0:20000
+    projector: str = None, # of images, of a fresh model: grid, or llava, which export llava takes
+    image_tokens: int = None,  # of a fresh model, a square number; 0: every place its encoder sees
+    pad_to_square: store_true = False,  # a fresh model sees images filled up, not stretched
 ):
     "Teach a model. Raises `TrainingError`, `ForeignFiles`, `DataError`."
     from mmllm.training import DatasetRecipe, RECIPES, train_recipe
+    preset = get_preset(preset, projector=projector, image_tokens=image_tokens,
+                        pad_to_square=pad_to_square or None)
     if data not in RECIPES:
-        data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed)
+        data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed, rows)
     stage = stage or ("all" if data in RECIPES else "tune")
     train_recipe(stage, preset, out, epochs, seed, restart, tensorboard, data, photos)
 
@@ -116,18 +123,20 @@ def evaluate(
     seed: int = 0,           # of shuffles, choices and intervals
     quick: store_true = False,   # captions and questions only
     speech: store_true = False,  # spoken questions and word error rates too
-    data: str = "coco128",   # coco128: its 28 validation photos; coco6k: 363 more of COCO
+    data: str = "coco128",   # coco128: its 28 validation photos; coco6k: 363 more; or own data
     photos: str = None,      # folder of COCO's photos: coco6k, and the nearest training photo
+    validation: str = "5%",  # own data: the share that `train` set aside, or the name of a split
     ablations: Param("blank, shuffled, 'text only'; several may follow, or none", str,
                      nargs="*") = None,  # all three if not given
+    engine: str = "torch",   # that replies: torch or llama.cpp
 ):
     "Measure it, with the picture and without. Raises `EvaluationError`, `BundleError`."
     from mmllm.evaluation import ABLATIONS, evaluate_bundle
     report = evaluate_bundle(
         model, images=images, captions=captions, instances=instances, out=out,
         batch_size=batch_size, seed=seed, quick=quick, speech=speech, data=data, photos=photos,
-        ablations=ABLATIONS if ablations is None else ablations,
-    )
+        ablations=ABLATIONS if ablations is None else ablations, validation=validation,
+        backend=engine)
     print(report)
     return report
 
@@ -172,17 +181,18 @@ def ask(
     max_new_tokens: int = 64,    # longest reply, in tokens
     temperature: float = 0.,     # 0: always the likeliest word
     seed: int = 0,               # of the sampling
+    engine: str = None,          # that replies: torch or llama.cpp; auto if not given
 ):
     "Ask about images and sounds; the reply is streamed. Raises `PromptError`, a `MediaError`, ..."
     import torch
-    from mmllm.model import MMModel, check_generate_kwargs, read_config
+    from mmllm.model import check_generate_kwargs, load_model, read_config
     check_seed(seed)
     options = dict(max_new_tokens=max_new_tokens)
     if temperature: options |= dict(do_sample=True, temperature=temperature)
     check_generate_kwargs(**options)
     read_config(model)
     message = user_message(question, image or (), audio or ())
-    loaded = MMModel.from_pretrained(model)
+    loaded = load_model(model, engine)
     torch.manual_seed(seed)
     stream_reply(loaded, [message], **options)
 
@@ -195,11 +205,14 @@ def chat(
     no_browser: store_true = False,  # don't open it
     dark: store_true = False,        # JupyterLab's dark theme
     frame: str = "",         # address of a site that may show the page in a frame
+    engine: str = None,      # that replies: torch or llama.cpp; auto if not given
     server: str = None,      # address of a running `mmllm serve`, such as http://127.0.0.1:8000
 ):
     "Talk to a model in the browser (Voila). Raises `ChatError`, `BundleError`."
     from mmllm.chat import serve_chat
+    from mmllm.model import set_backend
     if not 0 < port < 65536: raise CommandError("--port is between 1 and 65535")
+    set_backend(engine)
     options = notebook, port, ip, not no_browser, dark, frame
     if not server: return _serving("chat").chat_beside_server(model or "lite", *options)
     serve_chat(model, *options, server, os.environ.get("MMLLM_API_KEY", ""))
@@ -222,9 +235,12 @@ def serve(
     max_waiting: int = 32,    # requests that wait for their turn
     max_context: int = 4096,  # tokens of a conversation and its reply
     max_new_tokens: int = 1024,  # longest reply, in tokens
+    engine: str = None,       # that replies: torch or llama.cpp; auto if not given
 ):
     "Answer OpenAI's clients (HTTP). Raises `ServeError`, `BundleError`."
+    from mmllm.model import set_backend
     serving = _serving("serve")
+    set_backend(engine)
     settings = serving.ServerSettings(
         name=name, api_key=api_key or os.environ.get("MMLLM_API_KEY", ""),
         allowed_hosts=tuple(allowed_hosts), origins=tuple(origins), max_waiting=max_waiting,
@@ -235,14 +251,14 @@ def serve(
 
 # %% ../nbs/13_cli.ipynb #export02
 def export(
-    form: Param("hf or gguf", str, opt=False),  # what is written
+    form: Param("hf, gguf or llava", str, opt=False),  # what is written
     model: str = "lite",   # a bundle; `lite` is the one that comes with mmllm
     out: str = None,       # folder to write; runs/export/FORM if not given
-    dtype: str = None,     # of hf: float32, bfloat16 or float16; that of the base if not given
+    dtype: str = None,     # of hf and llava: float32, bfloat16 or float16; the base's if not given
     quantize: Param("of gguf: F16, Q8_0 or Q4_1; several may follow", str,
                     nargs="*") = None,  # Q8_0 if not given
 ):
-    "Write the language model for other programs. Raises `ExportError`, `BundleError`, `PathError`."
+    "Write a model for other programs. Raises `ExportError`, `BundleError`, `PathError`."
     from mmllm.export import export_model
     folder = export_model(form, model, out or f"runs/export/{form}", dtype, quantize)
     for file in sorted(folder.iterdir()): print(f"{file.stat().st_size / 1e6:9.2f} MB  {file.name}")

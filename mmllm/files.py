@@ -29,6 +29,7 @@ class FolderBusy(PathError):
 _REASONS = {
     errno.ENOSPC: "the disk is full: make room",
     errno.EDQUOT: "your share of the disk is used up: make room",
+    errno.EFBIG: "its disk takes no file of that size: name a place on another disk",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     errno.ELOOP: "its links lead in a circle: name another place",
 }
@@ -65,6 +66,7 @@ def explain_disk_errors(
     except MMError: raise
     except Exception as error:
         if _is_full(path, error): error = OSError(errno.ENOSPC, "")
+        elif "File too large" in str(error): error = OSError(errno.EFBIG, "")
         elif getattr(error, "errno", None) not in _IS_REFUSED: raise
         raise _path_error(path, error) from None
 
