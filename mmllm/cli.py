@@ -88,6 +88,7 @@ def train(
     preset: str = "auto",  # tiny, lite, full or auto
     out: str = None,       # folder for the bundles; runs/PRESET if not given
     epochs: int = None,    # over the photos (of `all`: in `tune`); the stage's own if not given
+    batch_size: int = None,  # records in a batch, of all processes together; the stage's own
     seed: int = 0,         # of everything that is random
     restart: store_true = False,      # forget earlier bundles and checkpoints
     tensorboard: store_true = False,  # keep logs for TensorBoard in OUT/checkpoints
@@ -110,7 +111,7 @@ def train(
     if data not in RECIPES:
         data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed, rows)
     stage = stage or ("all" if data in RECIPES else "tune")
-    train_recipe(stage, preset, out, epochs, seed, restart, tensorboard, data, photos)
+    train_recipe(stage, preset, out, epochs, seed, restart, tensorboard, data, photos, batch_size)
 
 # %% ../nbs/13_cli.ipynb #6a2d7b6e
 def evaluate(
@@ -354,7 +355,8 @@ def usage() -> str:
 
 # %% ../nbs/13_cli.ipynb #9506cb80
 def _complain(text, status):
-    print(f"mmllm: {text}", file=sys.stderr)
+    processes = sys.modules.get("mmllm.training.processes") # of several, one says it
+    if not processes or processes.speaks_first(): print(f"mmllm: {text}", file=sys.stderr)
     return status
 
 def _execute(command, options, debug):

@@ -15,7 +15,7 @@ MINUTES = 15                                      # before a notebook counts as 
 PAIR = (os.cpu_count() or 1) > 1                  # two notebooks at a time, with a thread each: most of their time is imports
 LONG = [                                          # the notebooks that take half a minute or more, the longest first
     "tutorials/own_pictures", "08_training/02_align_tune", "09_evaluation/05_spoken", "08_training/05_small_data",
-    "04_audio/01_transcription", "09_evaluation/06_bundle", "10_chat/03_conversation", "08_training/00_trainer",
+    "04_audio/01_transcription", "09_evaluation/06_bundle", "10_chat/03_conversation", "08_training/01_trainer",
     "tutorials/own_voice", "08_training/03_speech", "08_training/07_recipes", "03_vision/01_lite_clip",
 ]
 OFFLINE = ["00_core", "01_weights/04_fetch", "index"] # run once more without a network

@@ -119,6 +119,7 @@ def export_is_in_step():
 def no_module_is_stale():
     "No module is left of a notebook that is gone."
     made = modules(Path(exported().name)/"mmllm").keys() | export.inits().keys()
+    made |= {"__main__.py"} # starts the command, and nothing else
     for name in modules().keys() - made - {n.removeprefix("mmllm/") for n in made}:
         yield f"mmllm/{name} comes from no notebook: delete it"
 

@@ -16,7 +16,7 @@ from ..data.conversations import cooccurrence, draw_dialogues, make_record, text
 from ..data.datasets import PlannedDataset, epoch_order
 from ..language import encode_text
 from ..model.processor import IMAGE
-from .trainer import Stage, image_features
+from .stages import Stage, image_features
 
 # %% ../../nbs/08_training/02_align_tune.ipynb #ae8c672b
 class ConversationDataset(PlannedDataset):
@@ -45,7 +45,9 @@ def count(self:ConversationDataset,
     return cooccurrence(records)
 
 @patch
-def _draw_at(self:ConversationDataset, records, i, rng): return self.draw(records[i], rng)
+def _draw_at(self:ConversationDataset, records, i, rng):
+    drawn, source = self.draw(records[i], rng), records[i].get("source")
+    return [{**one, "source": source} for one in drawn] if source else drawn
 
 @patch
 def draw(self:ConversationDataset,
@@ -85,6 +87,7 @@ class AlignStage(Stage):
     name = "align"
     trainable = r"projectors\.(?!audio)"
     labels = ("label_counts",)
+    mean_over = "label_counts"
     captions = None          # of a record's own, drawn each epoch; None: all of them
     yes = 1                  # questions with the answer yes for each with no, where nobody counted
     max_positions = 700      # positions that learn at a time: more need more memory

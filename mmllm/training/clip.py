@@ -20,7 +20,7 @@ from ..vision.encoder import DualEncoder
 from ..vision.hub_clip import HubClip
 from ..vision.concepts import concept_labels
 from ..vision.features import check_photos
-from .trainer import Stage, image_features
+from .stages import Stage, image_features
 
 # %% ../../nbs/08_training/01_clip.ipynb #d77408f3
 def contrastive_loss(

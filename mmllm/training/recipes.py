@@ -8,12 +8,13 @@ __all__ = ['STAGE_ORDER', 'SMALL_DATA_STAGES', 'SHIPPED_EYES', 'EYES', 'PHOTO_ST
 
 # %% ../../nbs/08_training/07_recipes.ipynb #434f6a76
 import ctypes, gc, sys, time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fastcore.basics import patch
 from pathlib import Path
 from ..core import PRESETS, cache_dir, check_seed, get_preset, inference_dtype
 from mmllm.files import (
-    check_replaceable, check_writable, folder_lock, read_json, recover_folder, remove_folder,
+    check_replaceable, check_writable, folder_lock, read_json, recover_folder,
 )
 from ..data.coco128 import coco128, train_photos
 from ..data.coco_photos import coco_records
@@ -23,7 +24,12 @@ from ..vision.hub_clip import count_places
 from ..vision.features import FeatureCache, check_photos, coco128_photos
 from ..model.bundle import BUNDLE, read_config
 from ..model.model import MMModel, autocast
-from .trainer import TrainingError, get_stage, run_folders, train
+from mmllm.training.processes import (
+    is_main_process, join_processes, main_process_first, only_main_process_prints,
+)
+from .progress import summarize_history
+from .stages import TrainingError, get_stage
+from .trainer import remove_run_folder, run_folders, train
 from mmllm.training.small_data import (
     SyntheticAlignStage, SyntheticClipStage, SyntheticTuneStage, add_views,
 )
@@ -258,29 +264,41 @@ def _check_checkpoints(config, folder):
 def _later(out, name, order): # -> (folder, `FolderKind`) of a stage and all after it
     return run_folders(out, *order[order.index(name):])
 
-def _chosen_stages(recipe, names, preset, epochs):
+def _chosen_stages(recipe, names, preset, epochs, batch_size):
     "The stages called so; `epochs` are those of the only one, or of `tune`."
     own = {name: epochs for name in names if name == "tune" or len(names) == 1}
-    return [recipe.stage(name, preset, epochs=own.get(name)) for name in names]
+    return [recipe.stage(name, preset, epochs=own.get(name), batch_size=batch_size)
+            for name in names]
 
 def _run_stage(recipe, stage, preset, out, seed, restart, tensorboard):
     "Train one stage, and say how it went."
     began, name = time.time(), stage.name
-    model = start_model(name, recipe, preset, out, seed)
+    with main_process_first(): model = start_model(name, recipe, preset, out, seed)
     if not restart: _check_checkpoints(model.config, out/"checkpoints"/name)
     for folder, kind in _later(out, name, recipe.order):
-        if folder != out/"checkpoints"/name: remove_folder(folder, kind)
-    learn, validation = recipe.records(model, stage, seed)
+        if folder != out/"checkpoints"/name and is_main_process(): remove_run_folder(folder, kind)
+    with main_process_first(): learn, validation = recipe.records(model, stage, seed)
     history = train(model, stage, learn, out, validation, seed=seed, resume=not restart,
                     tensorboard=tensorboard)
     best = min(row["eval_loss"] for row in history if "eval_loss" in row)
     print(f"{name}: validation loss {best:.3f}, {time.time() - began:.0f} s, in {out/name}")
+    for line in summarize_history(history).splitlines(): print(f"  {line}")
 
 def _free_memory():
     "Give memory back to the system, before the next model is loaded."
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim: trim(0)
+
+# %% ../../nbs/08_training/07_recipes.ipynb #runstgs1
+def _run_stages(recipe, stages, preset, out, seed, restart, tensorboard):
+    for stage in stages:
+        with main_process_first(): done = not restart and is_done(out/stage.name, stage, seed)
+        if done:
+            _check_eyes(preset, out/stage.name)
+            print(f"{out/stage.name} is there: not trained again")
+        else: _run_stage(recipe, stage, preset, out, seed, restart, tensorboard)
+        _free_memory()
 
 # %% ../../nbs/08_training/07_recipes.ipynb #0b704b00
 def train_recipe(
@@ -293,20 +311,18 @@ def train_recipe(
     tensorboard: bool = False, # keep logs for TensorBoard?
     data="coco128",            # name of a recipe, or a recipe of your own
     photos=None,               # folder of photos, where the recipe needs them
+    batch_size: int = None,    # records in a batch; None: each stage's own
 ) -> Path:                     # the last bundle
     "Run stages of a recipe; raises an `MMError`, where it can before anything is computed."
+    join_processes()
     check_seed(seed)
     recipe = get_recipe(data, photos)
     names, preset = stage_names(stages, recipe.order), get_preset(preset)
     out = check_writable(out or f"runs/{preset.name}", room_mb=10)
-    stages = _chosen_stages(recipe, names, preset, epochs)
-    for folder, kind in _later(out, names[0], recipe.order): check_replaceable(folder, kind)
-    with folder_lock(out/"checkpoints", wait=False):
-        for stage in stages:
-            if not restart and is_done(out/stage.name, stage, seed):
-                _check_eyes(preset, out/stage.name)
-                print(f"{out/stage.name} is there: not trained again")
-                continue
-            _run_stage(recipe, stage, preset, out, seed, restart, tensorboard)
-            _free_memory()
+    stages = _chosen_stages(recipe, names, preset, epochs, batch_size)
+    with main_process_first():
+        for folder, kind in _later(out, names[0], recipe.order): check_replaceable(folder, kind)
+    lock = folder_lock(out/"checkpoints", wait=False) if is_main_process() else nullcontext()
+    with only_main_process_prints(), lock:
+        _run_stages(recipe, stages, preset, out, seed, restart, tensorboard)
     return out/names[-1]

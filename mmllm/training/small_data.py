@@ -18,7 +18,7 @@ from ..data.conversations import Scene, cooccurrence, draw_dialogues, load_scene
 from ..data.media import load_image
 from ..vision.features import encode_images, photos_at_hand
 from ..vision.lite_clip import LITE_SIZE, LiteClip
-from .trainer import image_features
+from .stages import image_features
 from .clip import ClipStage, ContrastiveDataset
 from .align_tune import AlignStage, ConversationDataset, TuneStage
 from mmllm.training.synthetic import (

@@ -24,7 +24,7 @@ from ..audio.whisper import encode_mel, log_mel
 from ..language import encode_text
 from ..model.processor import EncodedAudio
 from ..model.model import autocast
-from .trainer import Stage, TrainingError
+from .stages import Stage, TrainingError
 
 # %% ../../nbs/08_training/03_speech.ipynb #e37cceff
 def spec_augment(
