@@ -19,7 +19,8 @@ from .gguf import (
     vocabulary, write_gguf, write_mmproj,
 )
 from .hub import (
-    AutoMMModel, PushError, check_shareable, download_bundle, eval_results, model_card, push_bundle,
+    AutoMMModel, HUB_DATASETS, PushError, bundle_scores, check_shareable, download_bundle,
+    eval_entries, eval_results, model_card, push_bundle,
 )
 from .llama_cpp import (
     KEPT_FILES, LlamaCppBackend, PACKAGES, cached_gguf, has_llama_cpp, llama_library,
@@ -58,9 +59,12 @@ __all__ = [
     "write_gguf",
     "write_mmproj",
     "AutoMMModel",
+    "HUB_DATASETS",
     "PushError",
+    "bundle_scores",
     "check_shareable",
     "download_bundle",
+    "eval_entries",
     "eval_results",
     "model_card",
     "push_bundle",
