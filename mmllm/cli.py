@@ -9,6 +9,7 @@ __all__ = ['LITE_EXTRAS', 'DEMO', 'COMMANDS', 'CommandError', 'plan', 'fetch', '
 
 # %% ../nbs/13_cli.ipynb #2ea698af
 import os, sys, warnings
+from importlib import import_module
 from pathlib import Path
 from fastcore.script import Param, anno_parser, store_true
 from .core import MMError, PRESETS, check_seed, get_preset, plan as make_plan
@@ -198,7 +199,7 @@ def ask(
 
 # %% ../nbs/13_cli.ipynb #8ed704bd
 def chat(
-    model: str = "lite",     # a bundle or a preset; `lite` is the bundle that comes with mmllm
+    model: str = None,       # a bundle or a preset; `lite`, or the first model of the server
     notebook: str = None,    # a notebook to serve in place of the plain page
     port: int = 8866,        # to listen at
     ip: str = "127.0.0.1",   # to listen at; the default is this machine only
@@ -206,14 +207,22 @@ def chat(
     dark: store_true = False,        # JupyterLab's dark theme
     frame: str = "",         # address of a site that may show the page in a frame
     engine: str = None,      # that replies: torch, llama.cpp or vllm; auto if not given
+    server: str = None,      # address of a running `mmllm serve`, such as http://127.0.0.1:8000
 ):
     "Talk to a model in the browser (Voila). Raises `ChatError`, `BundleError`."
     from mmllm.chat import serve_chat
-    from mmllm.model import read_config, set_backend
-    if model not in (*PRESETS, "auto"): read_config(model)
+    from mmllm.model import set_backend
     if not 0 < port < 65536: raise CommandError("--port is between 1 and 65535")
     set_backend(engine)
-    serve_chat(model, notebook, port, ip, not no_browser, dark, frame)
+    options = notebook, port, ip, not no_browser, dark, frame
+    if not server: return _serving("chat").chat_beside_server(model or "lite", *options)
+    serve_chat(model, *options, server, os.environ.get("MMLLM_API_KEY", ""))
+
+def _serving(command):
+    try: return import_module("mmllm.serve")
+    except ModuleNotFoundError as error:
+        needs = f"mmllm {command} needs {error.name}: pip install 'mmllm[serve]'"
+        raise CommandError(needs) from error
 
 # %% ../nbs/13_cli.ipynb #serve002
 def serve(
@@ -231,18 +240,15 @@ def serve(
 ):
     "Answer OpenAI's clients (HTTP). Raises `ServeError`, `BundleError`."
     from mmllm.model import set_backend
-    try: from mmllm.serve import ServerSettings, serve_api
-    except ModuleNotFoundError as error:
-        needs = f"mmllm serve needs {error.name}, which is not here"
-        raise CommandError(f"{needs}: pip install 'mmllm[serve]'") from error
+    serving = _serving("serve")
     set_backend(engine)
-    settings = ServerSettings(
+    settings = serving.ServerSettings(
         name=name, api_key=api_key or os.environ.get("MMLLM_API_KEY", ""),
         allowed_hosts=tuple(allowed_hosts), origins=tuple(origins), max_waiting=max_waiting,
         max_context=max_context, max_new_tokens=max_new_tokens)
     if host not in ("127.0.0.1", "localhost", "::1") and not settings.api_key:
         print("Whoever reaches this machine may use this server: --api-key asks for a key.")
-    serve_api(model, host, port, settings)
+    serving.serve_api(model, host, port, settings)
 
 # %% ../nbs/13_cli.ipynb #bench002
 def bench(
@@ -291,10 +297,11 @@ def push(
     model: str = "lite",     # a bundle; `lite` is the one that comes with mmllm
     private: store_true = False,  # for its owners only
     message: str = None,     # of the commit
+    reports: str = None,     # folder that `mmllm evaluate` wrote, for the figures of the card
 ):
     "Put a bundle on the Hugging Face Hub, with its card. Raises `PushError`, `BundleError`."
     from mmllm.export import push_bundle
-    print(push_bundle(model, name, private, message))
+    print(push_bundle(model, name, private, message, reports))
 
 # %% ../nbs/13_cli.ipynb #3632597b
 def features(
