@@ -10,7 +10,7 @@ parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here/"settings.ini", encoding="utf-8")
 cfg = dict(parser["DEFAULT"])
 readme = here/"README.md"
-extras = {name: cfg[f"{name}_requirements"].split() for name in ("speech", "data", "serve")}
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("speech", "data", "serve", "cpp")}
 dev = [*cfg["dev_requirements"].split(), *(one for extra in extras.values() for one in extra)]
 
 setup(
@@ -38,6 +38,7 @@ setup(
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": ["mmllm=mmllm._modidx:d"],
+        "lmms_eval.models": ["mmllm=mmllm.evaluation.lmms_eval:lmms_manifest"],
     },
     classifiers=["Programming Language :: Python :: 3", "Development Status :: 3 - Alpha"],
 )

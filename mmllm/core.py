@@ -63,10 +63,12 @@ class Preset:
     vision: str             # packaged name, Hub id or local folder of a CLIP-style dual encoder
     audio: str              # the same of a Whisper model
     language: str           # the same of a Phi-3 model
-    image_tokens: int       # tokens that carry the grid of patches of one image; a square number
+    image_tokens: int       # tokens for the grid of one image, a square number; 0: each patch one
     concept_tokens: int = 8 # tokens that carry the named concepts of one image
     download_mb: int = 0    # what has to be fetched once
     memory_gb: float = 1.   # what running it takes, roughly
+    projector: str = "grid" # of images: `grid`, ours; or `llava`
+    pad_to_square: bool = False # are images filled up to a square, or stretched to one?
 
 # %% ../nbs/00_core.ipynb #eea5b436
 _tiny = Preset(
@@ -82,7 +84,7 @@ _full = Preset(
     vision="openai/clip-vit-large-patch14-336",
     audio="openai/whisper-small",
     language="microsoft/Phi-3.5-mini-instruct",
-    image_tokens=144, download_mb=9900, memory_gb=8.,
+    image_tokens=144, download_mb=9900, memory_gb=11.,
 )
 PRESETS = {preset.name: preset for preset in (_tiny, _lite, _full)}
 
@@ -115,6 +117,8 @@ def get_preset(
         raise PresetError(
             f"a preset has no part called {unknown[0]!r}: it has vision, audio and language")
     given = {part: value for part, value in parts.items() if value is not None}
+    if given.get("projector") == "llava":
+        given = {"image_tokens": 0, "concept_tokens": 0} | given
     return replace(preset, **given)
 
 # %% ../nbs/00_core.ipynb #46863dc4

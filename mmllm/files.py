@@ -29,6 +29,7 @@ class FolderBusy(PathError):
 _REASONS = {
     errno.ENOSPC: "the disk is full: make room",
     errno.EDQUOT: "your share of the disk is used up: make room",
+    errno.EFBIG: "its disk takes no file of that size: name a place on another disk",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     errno.ELOOP: "its links lead in a circle: name another place",
 }
@@ -44,8 +45,6 @@ def _path_error(path, error):
     return PathError(f"{_shown(path)} cannot be written ({reason.replace(': ', '): ', 1)}")
 
 # %% ../nbs/01_files.ipynb #22d42640
-_IS_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
 def _nearest(path):
     "The path, or the nearest folder above it that is there."
     return next((place for place in (path, *path.parents) if place.exists()), path)
@@ -65,7 +64,8 @@ def explain_disk_errors(
     except MMError: raise
     except Exception as error:
         if _is_full(path, error): error = OSError(errno.ENOSPC, "")
-        elif getattr(error, "errno", None) not in _IS_REFUSED: raise
+        elif "File too large" in str(error): error = OSError(errno.EFBIG, "")
+        elif getattr(error, "errno", None) not in (errno.EACCES, errno.EPERM, errno.EROFS): raise
         raise _path_error(path, error) from None
 
 # %% ../nbs/01_files.ipynb #f9ee7c72

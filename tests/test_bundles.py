@@ -36,6 +36,7 @@ VALUES = [
     ("grid_hidden", -5), ("grid_hidden", "1024"), ("audio_hidden", None), ("grid_hidden", 10**9),
     ("name_tokens", -1), ("name_tokens", "x"), ("word_tokens", -1), ("words", 5),
     ("trained_in_four_bit", "yes"), ("audio_projector_trained", 5),
+    ("projector", None), ("projector", 5), ("projector", "qformer"), ("projector", "llava"), ("pad_to_square", None), ("pad_to_square", "yes"), ("pad_to_square", 1),
 ]
 
 @pytest.mark.parametrize("key, value", VALUES, ids=lambda value: ascii(value)[:24])

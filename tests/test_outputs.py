@@ -143,3 +143,16 @@ def test_replies_that_do_not_fit_say_so(small_disk, picture):
     items = [Item(messages, ["a cat"], f"{i}.jpg", "question") for i in range(2)]
     fill(small_disk, 16_384)
     with refused(PathError, "full"): run(lambda asked: ["x" * 100_000] * len(asked), items, ablations=(), save=small_disk/"replies.jsonl", progress=False)
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is limited")
+def test_a_disk_that_takes_no_large_files_is_called_by_its_name(learner, tmp_path):
+    import resource, signal
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        try: learner.save_pretrained(tmp_path/"run")
+        except PathError as error: os._exit(0 if "file of that size" in str(error) else 2)
+        finally: os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not (tmp_path/"run").exists()

@@ -1,5 +1,6 @@
 "Pictures from anywhere: whole ones are read as they are, others are refused by name."
-import io, struct, zlib
+import io, os, struct, zlib
+from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
@@ -108,6 +109,41 @@ def test_text_that_unpacks_to_gigabytes_is_refused():
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     with refused(MediaError, seconds=5): load_image(data[:33] + chunk + data[33:])
 
+def chunk_of(kind, content=b""):
+    "A chunk of a PNG."
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+def segment_of(mark, content=b""):
+    "A segment of a JPEG."
+    return bytes([0xFF, mark]) + struct.pack(">H", len(content) + 2) + content
+
+PIECES = {"png": chunk_of(b"prVt"), "gif": b"!\xfe\1c\0", "jpeg": segment_of(0xE9), "jpeg, filled up": b"\xff"}
+NOTE = segment_of(0xE1, b"Exif\0\0" + bytes(60_000))
+
+def with_pieces(name, piece, n):
+    "A picture with something between its header and its pixels, so many times."
+    data = PICTURES[{"png": "png RGB", "gif": "gif"}.get(name[:3], "jpeg RGB")]
+    at = {"png": 33, "gif": 13 + 3*2**((PICTURES["gif"][10] & 7) + 1)}.get(name[:3], 2)
+    return data[:at] + piece * n + data[at:]
+
+@pytest.mark.parametrize("name", PIECES)
+def test_millions_of_parts_are_refused_soon(name):
+    assert load_image(with_pieces(name, PIECES[name], 1000)).shape == (36, 48, 3)
+    with refused(DamagedMedia, "too many parts", seconds=5): load_image(with_pieces(name, PIECES[name], 2_000_000))
+
+def test_hundreds_of_notes_of_a_camera_are_refused_soon():
+    assert load_image(with_pieces("jpeg", NOTE, 3)).shape == (36, 48, 3)
+    with refused(DamagedMedia, "camera notes", seconds=2): load_image(with_pieces("jpeg", NOTE, 900))
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="its memory is not told")
+def test_the_largest_transparent_picture_fits_into_a_gigabyte():
+    data = png_of(8000, 8000, bytes(8000 * 16_001), colour=4)
+    def most(): return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e6
+    Path("/proc/self/clear_refs").write_text("5")
+    before = most()
+    assert load_image(data).shape == (8000, 8000, 3)
+    assert most() - before < 1, "gigabytes"
+
 def test_a_wrong_checksum_is_refused():
     data = bytearray(PICTURES["png RGB"])
     data[len(data) // 2] ^= 1
@@ -156,12 +192,15 @@ ARRAYS = [
     ("five channels", np.zeros((4, 4, 5), np.uint8), InvalidSamples), ("a batch", np.zeros((1, 4, 4, 3), np.uint8), InvalidSamples),
     ("no rows", np.zeros((0, 4, 3), np.uint8), EmptyMedia), ("no pixels", np.zeros((0, 0), np.uint8), EmptyMedia),
     ("channels first", np.zeros((3, 40, 40), np.uint8), InvalidSamples), ("a number", np.uint8(3)[...], InvalidSamples),
-    ("too large", np.broadcast_to(np.uint8(0), (9000, 9000)), MediaTooLarge), ("a strip", np.zeros((2, 300, 3), np.uint8), MediaTooLarge),
+    ("too large", np.broadcast_to(np.uint8(0), (9000, 9000)), MediaTooLarge), ("vast", np.broadcast_to(np.uint8(0), (10**6, 10**6, 3)), MediaTooLarge), ("a strip", np.zeros((2, 300, 3), np.uint8), MediaTooLarge),
 ]
 
 @pytest.mark.parametrize("name, array, kind", ARRAYS, ids=[name for name, *_ in ARRAYS])
 def test_an_array_that_is_no_picture_is_refused(name, array, kind):
     with refused(kind): load_image(array)
+
+def test_a_vast_view_is_not_made_into_bytes():
+    with refused(MediaTooLarge): image_key(np.broadcast_to(np.uint8(0), (10**6, 10**6, 3)))
 
 @pytest.mark.parametrize("change", [np.asfortranarray, lambda a: a[::-1], lambda a: a[:, ::2], lambda a: np.dstack([a, np.full(a.shape[:2], 255, np.uint8)])])
 def test_arrays_are_read_whatever_their_memory_looks_like(change, picture):

@@ -1,9 +1,10 @@
 "Sounds from anywhere: whole ones are heard as they are, others are refused by name."
-import struct
+import struct, time
 import numpy as np
 import pytest
 from helpers import refused
 import samples
+import mmllm.data.speech as speech
 from mmllm.data.media import (
     DamagedMedia, EmptyMedia, InvalidSamples, MediaError, MediaTooLarge, UnknownFormat, load_audio,
 )
@@ -162,3 +163,10 @@ def test_an_array_is_heard_as_it_is(kind):
     found = load_audio(samples.voice().astype(kind)[::-1])
     assert found.dtype == np.float32 and found.flags["C_CONTIGUOUS"]
     assert np.allclose(found, samples.voice()[::-1], atol=1e-3)
+
+def test_a_voice_says_the_same_at_any_time():
+    pytest.importorskip("espeakng_loader")
+    said = speech.random_utterances([f"The cat number {i} sat on the mat." for i in range(12)], 0)
+    before = speech.speak(said)
+    time.sleep(1.1) # eSpeak NG draws by the second
+    assert all(np.array_equal(a, b) for a, b in zip(before, speech.speak(said), strict=True))

@@ -1,6 +1,6 @@
 """Damages real pictures, sounds and bundles of the tiny preset, and watches what mmllm's readers make of them.
 
-    python tools/fuzz.py                       100,000 inputs: about two hours of one core; faults are listed at the end
+    python tools/fuzz.py                       100,000 inputs: minutes on an idle core; faults are listed at the end
     python tools/fuzz.py --inputs 2000 --start 50000 --only picture,sound
     python tools/fuzz.py --minutes 25          as many as that takes
     python tools/fuzz.py --repeat 50123        that input again, with the whole trace of what it raises
@@ -10,9 +10,10 @@ The number of an input is its seed: the same number is the same input, whatever 
 MMError, more than 5 seconds of computing, more than 1 GB of memory beyond what the process had, or the end of the process.
 Readers run in a process of their own, cut off from the network; it is started again when it ends.
 """
-import argparse, json, os, queue, random, resource, shutil, subprocess, sys, tempfile, threading, time, traceback
+import argparse, copy, json, os, queue, random, resource, shutil, subprocess, sys, tempfile, threading, time, traceback
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 import psutil
 from notebooks import ROOT
 import samples
@@ -102,11 +103,14 @@ def damaged_tensors(data, r):
 
 # --- inputs
 
+UNREAD = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} # of a bundle, which takes those of its base
+
 class Inputs:
     "Input number `i`: its kind, what it was made from, and the bytes."
-    def __init__(self, only, bundle=None):
+    def __init__(self, only, bundle):
         self.kinds = [kind for kind in KINDS if kind in only]
-        self.bundle = {} if bundle is None else {p.relative_to(bundle).as_posix(): p.read_bytes() for p in sorted(bundle.rglob("*")) if p.is_file()}
+        files = [p for p in sorted(bundle.rglob("*")) if p.is_file() and p.name not in UNREAD]
+        self.bundle = {p.relative_to(bundle).as_posix(): p.read_bytes() for p in files}
 
     def __getitem__(self, i):
         r = random.Random(f"mmllm {i}")
@@ -149,6 +153,49 @@ def lay_out(bundle, name, data, folder):
 
 # --- the process that reads
 
+def kept(function, parts=lambda result: []):
+    "The same, called once for the same arguments; each caller gets a copy, but the same tokenizers, settings and other `parts`."
+    known = {}
+    def call(*args, **options):
+        key = repr((args, sorted(options.items())))
+        if key not in known: known[key] = function(*args, **options)
+        return copy.deepcopy(known[key], {id(part): part for part in parts(known[key])})
+    return call
+
+def settings_of(model):
+    "What a model has and does not change."
+    return [value for module in model.modules() for name in ("config", "generation_config", "tokenizer", "image_processor", "names", "concepts")
+            if (value := getattr(module, name, None)) is not None]
+
+def kept_by_text(function):
+    "The same for a tokenizer and a text."
+    known = {}
+    def call(tokenizer, text):
+        key = tokenizer.name_or_path, text
+        if key not in known: known[key] = function(tokenizer, text)
+        return known[key]
+    return call
+
+def kept_by_fields(function):
+    "The same for a configuration."
+    known = {}
+    def call(config):
+        key = json.dumps(config.to_dict(), sort_keys=True)
+        if key not in known: known[key] = function(config)
+        return dict(known[key])
+    return call
+
+def keep_bases():
+    "Nobody damages the bases below a bundle, so each is read once; their hashes are compared each time."
+    import mmllm.model.bundle as bundle
+    import mmllm.model.model as model
+    import mmllm.projection as projection
+    model.load_vision = kept(model.load_vision, settings_of)
+    model.load_language = kept(model.load_language, lambda found: [*settings_of(found[0]), found[1]])
+    model.AutoConfig = SimpleNamespace(from_pretrained=kept(model.AutoConfig.from_pretrained))
+    projection.encode_text = kept_by_text(projection.encode_text)
+    bundle.expected_states = kept_by_fields(bundle.expected_states)
+
 def peak_memory():
     "Bytes, since the last call of `forget_peak`."
     text = Path("/proc/self/status").read_text()
@@ -164,6 +211,7 @@ def work(start, stop, only, place):
     logging.disable_progress_bar()
     bundle = place/"bundle"
     if not bundle.is_dir(): MMModel.from_preset("tiny", device="cpu").save_pretrained(bundle)
+    keep_bases()
     MMModel.from_pretrained(bundle, device="cpu") # so that what is loaded once is there
     inputs = Inputs(only, bundle)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + ROOM, -1))

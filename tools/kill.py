@@ -195,7 +195,7 @@ def trial(kind, wanted, at, place, disk, reader):
     with small_disk(job.folder, "1g") if disk else contextlib.nullcontext():
         use(job)
         finish(job.prepare, log)
-        if disk: subprocess.run(["mount", "-o", f"remount,size={space(job.folder) + int(at)}", job.folder], check=True)
+        if disk: subprocess.run(["mount", "-o", f"remount,size={shutil.disk_usage(job.folder).used + int(at)}", job.folder], check=True)
         in_time = filled(job, at, log) if disk else killed(job, at, log, reader)
         finish(job.check, log)
         finish(job.run, log)

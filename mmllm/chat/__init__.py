@@ -2,7 +2,7 @@
 
 - `turns`: What somebody asked, with pictures and sounds, and what became of it: plain data.
 - `engine`: A model, the lock that guards it, and what it keeps of every conversation.
-- `remote`: The engine behind a local socket, so that every browser tab shares one model.
+- `remote`: An engine behind a server: what a chat says over HTTP, so that every browser tab shares one model.
 - `conversation`: A history, replies that stream and stop, and second thoughts.
 - `formats`: A folder that can be opened again, Markdown for people, and HTML that is safe to show.
 - `parts`: Previews and examples, files on their way from the browser, and the settings as widgets.
@@ -18,8 +18,8 @@ from .turns import (
 )
 from .engine import Engine, LatestCache, load_lock, local_engine, sampling_arguments
 from .remote import (
-    ADDRESS_VARIABLE, REMOTE_METHODS, RemoteEngine, SECRET_VARIABLE, load_engine, serve_engine,
-    uses_remote_engine,
+    ADDRESS_VARIABLE, KEY_VARIABLE, RemoteEngine, load_engine, served_model, to_chat_request,
+    to_openai_messages, uses_remote_engine,
 )
 from .conversation import Chat, Reply, new_turn
 from .formats import CHAT_FILES, CHAT_FORMAT, CONVERSATION, escape_markdown, to_html, upgrade_format
@@ -28,7 +28,9 @@ from .parts import (
     download_size, identify_upload, loading_text, preview,
 )
 from .view import ABANDONED_SECONDS, BROWSER_MESSAGES, ChatView, ChatWidget, REFRESH_SECONDS, STATIC
-from .page import prepare_notebook, serve_chat, voila_command, write_notebook, write_voila_settings
+from .page import (
+    check_page, prepare_notebook, serve_chat, voila_command, write_notebook, write_voila_settings,
+)
 
 __all__ = [
     "Attachment",
@@ -46,11 +48,12 @@ __all__ = [
     "local_engine",
     "sampling_arguments",
     "ADDRESS_VARIABLE",
-    "REMOTE_METHODS",
+    "KEY_VARIABLE",
     "RemoteEngine",
-    "SECRET_VARIABLE",
     "load_engine",
-    "serve_engine",
+    "served_model",
+    "to_chat_request",
+    "to_openai_messages",
     "uses_remote_engine",
     "Chat",
     "Reply",
@@ -78,6 +81,7 @@ __all__ = [
     "ChatWidget",
     "REFRESH_SECONDS",
     "STATIC",
+    "check_page",
     "prepare_notebook",
     "serve_chat",
     "voila_command",

@@ -20,6 +20,7 @@ from ..model.processor import AUDIO, IMAGE
 from ..model.model import MMModel
 from ..model.bundle import read_config
 from ..model.generate import PrefixCache
+from ..model.backends import load_model, pick_backend
 from mmllm.chat.turns import (
     Attachment, ChatError, GenerationSettings, Turn, TurnTooLong, load_attachment,
 )
@@ -72,7 +73,9 @@ class Engine:
 def info(self:Engine) -> dict:
     "For a status line: name, device, memory of this process in bytes, whether it is trained."
     memory = psutil.Process().memory_info().rss
-    return dict(name=self.name, device=str(self.model.device), memory=memory, trained=self.trained)
+    backend = self.model.backend
+    device = f"{self.model.device}, {backend.name}" if backend else str(self.model.device)
+    return dict(name=self.name, device=device, memory=memory, trained=self.trained)
 
 # %% ../../nbs/10_chat/01_engine.ipynb #b02ec5ab
 @patch
@@ -80,7 +83,8 @@ def drop_cache(self:Engine,
     conversation: str,  # its id
 ):
     "Forget the keys and values of a conversation."
-    self.kv_caches.pop(conversation, None)
+    prefix, backend = self.kv_caches.pop(conversation, None), self.model.backend
+    if prefix is not None and backend: backend.drop(prefix.id)
 
 # %% ../../nbs/10_chat/01_engine.ipynb #83472caa
 @patch
@@ -332,8 +336,8 @@ def local_engine(
             is_preset = name in PRESETS and name != "lite"
             if not is_preset: read_config(name)  # a name that is none is refused before the old
             _engines.clear()                     # model goes: one at a time
-            if is_preset: model = MMModel.from_preset(name, trainable=False)
-            else: model = MMModel.from_pretrained(name)
+            if not is_preset: model = load_model(name)
+            else: model = MMModel.from_preset(name, trainable=False).use_backend(pick_backend())
             _engines[name] = _warm_up(Engine(model, name, trained=not is_preset))
         return _engines[name]
 

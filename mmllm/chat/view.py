@@ -358,7 +358,8 @@ def _report_model(self:ChatView, turn):
     "The status line: model, device, memory, and the speed of a turn that ended."
     try: info = self.chat.engine.info()
     except MMError as error: return self._set_status("failed", str(error))
-    parts = [f"{info['name']} on {info['device']}", f"{info['memory'] / 1e9:.1f} GB"]
+    parts = [f"{info['name']} on {info['device']}"]
+    if info["memory"]: parts.append(f"{info['memory'] / 1e9:.1f} GB")
     if turn is not None and "tokens_per_second" in turn.stats:
         parts.append(f"{turn.stats['tokens_per_second']:.0f} tokens/s")
     if not info["trained"]: parts.append("fresh from the preset, it has not learned to see or hear")

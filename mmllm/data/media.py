@@ -13,12 +13,13 @@ import io, os, re, stat, struct, zlib
 import numpy as np
 import soundfile
 import soxr
-from PIL import GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from ..core import MMError, quiet_stderr
+from ..decoding import PartsFile, on_white, upright
 
 # %% ../../nbs/02_data/00_media.ipynb #e4da3b7f
 class DataError(MMError, ValueError): "A data set, or a line of one, that cannot be used."
@@ -193,18 +194,14 @@ def _open_image(src, max_pixels):
     data, name = _read(src, MAX_IMAGE_BYTES)
     kind = _expect(data, name, IMAGE_FORMATS, "an image")
     with _decoding(name, kind):
-        probe = IMAGE_FORMATS[kind](io.BytesIO(data))
+        probe = IMAGE_FORMATS[kind](PartsFile(data))
         _check_size(probe.size, name, max_pixels)
         probe.verify() # the checksums of a PNG; Pillow wants a fresh image afterwards
-        image = IMAGE_FORMATS[kind](io.BytesIO(data))
+        image = IMAGE_FORMATS[kind](PartsFile(data))
         if kind == "JPEG": _check_scan(image, data, name)
     return image, name
 
 # %% ../../nbs/02_data/00_media.ipynb #4e732ced
-def _on_white(image):
-    paper = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(paper, image.convert("RGBA"))
-
 def _to_rgb(image):
     "Any colours as RGB, on white."
     if image.mode in ("F", "I"):
@@ -213,11 +210,11 @@ def _to_rgb(image):
     if image.mode.startswith("I;16"):
         upper = np.asarray(image).clip(0, 65535) // 257
         image = Image.fromarray(upper.astype(np.uint8))
-    if image.has_transparency_data: image = _on_white(image)
-    return image.convert("RGB")
+    if image.has_transparency_data: image = on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 # %% ../../nbs/02_data/00_media.ipynb #33e75ff0
-def _from_array(pixels):
+def _from_array(pixels, max_pixels):
     "A Pillow image from (H, W), (H, W, 3) or (H, W, 4) uint8."
     what = "the image is an array of"
     if pixels.dtype != np.uint8:
@@ -226,6 +223,7 @@ def _from_array(pixels):
     if not is_picture:
         raise InvalidSamples(f"{what} shape {pixels.shape}: it must be (height, width, 3)")
     if not pixels.size: raise EmptyMedia(f"{what} shape {pixels.shape}: it has no pixels")
+    _check_size(pixels.shape[1::-1], "the image given", max_pixels) # a view may be vast
     return Image.fromarray(pixels)
 
 # %% ../../nbs/02_data/00_media.ipynb #34173cb3
@@ -248,12 +246,12 @@ def load_image(
 ) -> np.ndarray:           # (H, W, 3) uint8, upright
     "Any JPEG, PNG, WebP or GIF (first frame) as an array; raises a `MediaError`."
     if isinstance(src, StoredImage): src = _path_of(src)
-    if isinstance(src, np.ndarray): src = _from_array(src)
+    if isinstance(src, np.ndarray): src = _from_array(src, max_pixels)
     if isinstance(src, Image.Image): image, name = src, "the image given"
     else: image, name = _open_image(src, max_pixels)
     _check_size(image.size, name, max_pixels)
     with _decoding(name, image.format or "Pillow"):
-        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        return np.array(_to_rgb(upright(image)))
 
 # %% ../../nbs/02_data/00_media.ipynb #f457c545
 def image_key(
@@ -263,6 +261,7 @@ def image_key(
     if isinstance(image, StoredImage): return image.key
     if isinstance(image, Image.Image): image = load_image(image)
     if isinstance(image, np.ndarray):
+        _check_bytes(image.nbytes, 4*MAX_PIXELS, "the image given")
         head = f"{image.shape} {image.dtype} ".encode()
         return sha256(head + image.tobytes()).hexdigest()
     content, _ = _read(image, MAX_IMAGE_BYTES)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Records', 'parse_share', 'without_faults', 'digest_records', 'load_records', 'split_by_hash', 'MixturePart',
-           'parse_mixture', 'Mixture', 'load_mixture']
+           'parse_mixture', 'Mixture', 'load_mixture', 'load_validation']
 
 # %% ../../nbs/02_data/13_records.ipynb #91874e72
 import hashlib, json, re, sys
@@ -18,7 +18,8 @@ from ..core import cache_dir, check_seed
 from ..files import atomic_file
 from .media import DataError, MediaError, load_audio, load_image, shown_name
 from .forms import check_record, get_form, recognise_form
-from .sources import find_media, open_table
+from .media_files import find_media
+from .sources import open_table
 
 # %% ../../nbs/02_data/13_records.ipynb #1a7d7ded
 class Records(Sequence):
@@ -171,11 +172,19 @@ def _form_of(table, form):
     if not rows: raise fault
     return recognise_form(rows)
 
-def _capped(n, max_rows, seed):
-    "Numbers of rows: all, or as many as allowed, drawn by the seed and in their order."
-    if max_rows is None or max_rows >= n: return np.arange(n)
+def _drawn(rows, max_rows, seed):
+    "All numbers of rows, or as many as allowed, drawn by the seed and in their order."
+    if max_rows is None or max_rows >= len(rows): return rows
     if max_rows < 1: raise DataError(f"max_rows is at least 1, not {max_rows}")
-    return np.sort(np.random.default_rng((seed, 9000)).permutation(n)[:max_rows])
+    chosen = np.random.default_rng((check_seed(seed), 9000)).permutation(len(rows))[:max_rows]
+    return rows[np.sort(chosen)]
+
+def _opened(name, form=None, split=None, images=None):
+    "All records of a data set, unchecked."
+    table = open_table(name, split, images)
+    shown = shown_name(Path(str(name)).name)
+    if not len(table): raise DataError(f"{shown} has no rows: put some into it")
+    return Records(table, _form_of(table, form), np.arange(len(table)), shown)
 
 # %% ../../nbs/02_data/13_records.ipynb #7e726a71
 def load_records(
@@ -189,16 +198,16 @@ def load_records(
     decode: bool = True,  # decode every picture and sound once, to find the bad ones?
 ) -> Records:
     "A data set as records; raises `DataError` with file and row where something is wrong."
-    share = parse_share(skip_bad)
-    table = open_table(name, split, images)
-    shown = shown_name(Path(str(name)).name)
-    if not len(table): raise DataError(f"{shown} has no rows: put some into it")
-    form = _form_of(table, form)
-    records = Records(table, form, _capped(len(table), max_rows, check_seed(seed)), shown)
+    share, records = parse_share(skip_bad), _opened(name, form, split, images)
+    records.rows = _drawn(records.rows, max_rows, seed)
     return _checked(records, share, decode)
 
 # %% ../../nbs/02_data/13_records.ipynb #8b2852ed
-def _hash(key): return int(hashlib.sha256(key.encode()).hexdigest()[:12], 16)
+def _hash(records, row):
+    "A number that rows about the same picture share; a row that cannot be read has its own."
+    try: key = _key(records.table[row], row)
+    except DataError: key = _key({}, row) # the check will say what is wrong with it
+    return int(hashlib.sha256(key.encode()).hexdigest()[:12], 16)
 
 # %% ../../nbs/02_data/13_records.ipynb #7ab50078
 def split_by_hash(
@@ -207,8 +216,7 @@ def split_by_hash(
     most: int = 400,     # how many at most
 ) -> tuple:              # records to learn from, records that say when to stop
     "Set the records with the lowest hashes aside; raises `DataError` if none are left to learn."
-    keys = [_key(records.table[int(row)], int(row)) for row in records.rows]
-    hashes = np.array([_hash(key) for key in keys], dtype=np.int64)
+    hashes = np.array([_hash(records, int(row)) for row in records.rows], dtype=np.int64)
     n = min(most, max(1, round(share * len(records))))
     aside = hashes <= np.sort(hashes)[n - 1]
     if aside.all():
@@ -266,6 +274,24 @@ class Mixture(Sequence):
     def __repr__(self): return f"{len(self)} records: " + "; ".join(map(repr, self.parts))
 
 # %% ../../nbs/02_data/13_records.ipynb #1b429b3c
+def _is_split(validation): return bool(re.fullmatch(r"[A-Za-z]\w*", str(validation)))
+
+def _both_sides(part, share, seed, form=None, images=None, max_rows=None, skip_bad=0., decode=True):
+    "Records to learn from and some set aside, by hash, checked together."
+    records = _opened(part.name, form, part.split, images)
+    try: learn, aside = split_by_hash(records, share)
+    except DataError:
+        _checked(records, parse_share(skip_bad), decode) # a row that is wrong is named first
+        raise
+    few = None if max_rows is None else max(1, round(share * max_rows))
+    sides = _drawn(learn.rows, max_rows, seed), _drawn(aside.rows, few, seed)
+    records.rows = np.sort(np.concatenate(sides))
+    checked = _checked(records, parse_share(skip_bad), decode)
+    learn, aside = (checked[np.isin(checked.rows, side)] for side in sides)
+    if len(learn) and len(aside): return learn, aside
+    raise DataError(f"no good rows are left on one side of {records.name}: set more aside")
+
+# %% ../../nbs/02_data/13_records.ipynb #9fde3900
 def load_mixture(
     text: str,             # as for `parse_mixture`
     validation=.05,        # share to set aside, by hash, or the name of a split
@@ -275,10 +301,26 @@ def load_mixture(
     "Data sets by name, with weights; raises `DataError` with file and row."
     learn, aside = [], []
     for part in parse_mixture(text):
-        records = load_records(part.name, split=part.split, seed=seed, **options)
-        if isinstance(validation, str) and re.fullmatch(r"[A-Za-z]\w*", validation):
-            other = load_records(part.name, split=validation, seed=seed, **options)
-        else: records, other = split_by_hash(records, parse_share(validation))
+        if _is_split(validation):
+            records, other = (load_records(part.name, split=split, seed=seed, **options)
+                              for split in (part.split, validation))
+        else: records, other = _both_sides(part, parse_share(validation), seed, **options)
         learn.append(records[_weighed(len(records), part.weight, check_seed(seed))])
         aside.append(other)
     return Mixture(learn), Mixture(aside)
+
+# %% ../../nbs/02_data/13_records.ipynb #973d3386
+def load_validation(
+    text: str,      # as for `parse_mixture`
+    validation=.05, # as for `load_mixture`
+    form: str = None, # as for `load_records`
+    images=None,    # as for `load_records`
+) -> Mixture:
+    "All that `load_mixture` never gives to learn from; raises `DataError` with file and row."
+    aside = []
+    for part in parse_mixture(text):
+        split = validation if _is_split(validation) else part.split
+        records = _opened(part.name, form, split, images)
+        if not _is_split(validation): records = split_by_hash(records, parse_share(validation))[1]
+        aside.append(_checked(records, 0., True))
+    return Mixture(aside)

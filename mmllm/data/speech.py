@@ -100,6 +100,7 @@ def _speak_lines():
         wrong = lib.espeak_SetVoiceByName(about["voice"].encode())
         lib.espeak_SetParameter(rate_parameter, about["speed"], 0)
         lib.espeak_SetParameter(pitch_parameter, about["pitch"], 0)
+        lib.espeak_ng_SetRandSeed(0) # it is the time of day otherwise
         lib.espeak_Synth(text, len(text) + 1, 0, 0, 0, 1, None, None)
         lib.espeak_Synchronize()
         sys.stdout.buffer.write(struct.pack("<iii", wrong, rate, len(samples)) + samples)

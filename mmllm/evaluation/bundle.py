@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['DATA_NAMES', 'MAIN_METRICS', 'MAIN_CONDITIONS', 'SPOKEN_METRICS', 'load_for_evaluation', 'reply_briefly',
            'embedding_space', 'training_captions', 'lookup_captions', 'bundle_hash', 'name_bundle', 'describe_bundle',
-           'coco6k_items', 'before_tuning', 'evaluate_bundle', 'shipped_figures', 'shipped_tables']
+           'coco6k_items', 'own_items', 'check_kept_back', 'before_tuning', 'evaluate_bundle', 'shipped_figures',
+           'shipped_tables']
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #cdc45230
-import hashlib, json
+import hashlib, json, re
 import numpy as np
 import torch
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from fastcore.basics import chunked
 from functools import lru_cache, partial
 from pathlib import Path
 from ..core import cache_dir, check_seed
-from ..files import check_writable
+from ..files import check_writable, read_json
 from ..data.coco128 import Photo, data_file, train_photos, validation_photos
 from ..data.coco_photos import coco_records
+from ..data.conversations import QUESTION_SUFFIX, image_messages, message_text
 from ..data.media import DataError
+from ..data.records import load_validation, parse_mixture, parse_share
 from mmllm.evaluation.items import (
     ABLATIONS, Item, build_items, caption_items, check_ablations, coco_items, images_of,
     presence_items, question_items, text_items,
@@ -30,15 +33,17 @@ from .run import MAX_NEW_TOKENS, check_items, evaluate, nearest_captions
 from .scores import Score
 from .spoken import repeat_score, speech_scores
 from ..model.bundle import find_bundle, read_config
+from ..model.backends import load_model, pick_backend
 from ..model.model import MMModel
 from ..vision.features import FeatureCache, coco128_photos
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #6c84a404
 def load_for_evaluation(
-    folder: str, # a bundle, or `lite` for the one that comes with mmllm
+    folder: str,          # a bundle, or `lite` for the one that comes with mmllm
+    backend: str="torch", # see `pick_backend`
 ) -> MMModel:
     "A bundle as people load it, which computes the features of a photo once."
-    model = MMModel.from_pretrained(folder)
+    model = load_model(folder, backend)
     model.processor.features = FeatureCache(model.vision)
     return model
 
@@ -143,10 +148,7 @@ def describe_bundle(
 DATA_NAMES = ("coco128", "coco6k")
 
 def _check_data(data, images):
-    "Raise `EvaluationError` for an unknown set of photos, or two of them."
-    if data not in DATA_NAMES:
-        names = " or ".join(DATA_NAMES)
-        raise EvaluationError(f"no data are called {data!r}: choose {names}")
+    "Raise `EvaluationError` for two sets of photos."
     if images and data != "coco128":
         raise EvaluationError(f"images and {data} are two sets of photos: choose one")
 
@@ -169,12 +171,59 @@ def coco6k_items(
     records = coco_records(photos, "validation")
     return [*caption_items(records), *question_items(records)]
 
-def _given_items(images, captions, instances, speech, data, photos):
+def _given_items(folder, images, captions, instances, speech, data, photos, validation):
     "The items whose photos have to be here; None for COCO128's validation photos."
     _check_data(data, images)
     _check_folder(images, captions, instances, speech)
     if images: return check_items(coco_items(images, captions, instances))
+    if data not in DATA_NAMES:
+        check_kept_back(folder, data, validation)
+        return check_items(own_items(data, validation, photos))
     return check_items(coco6k_items(photos)) if data == "coco6k" else None
+
+# %% ../../nbs/09_evaluation/06_bundle.ipynb #0278b297
+def _own_pairs(record):
+    "Questions and short answers of a record of the form `vqa`."
+    if record.get("qa") is None: return []
+    asked, answered = map(message_text, record["messages"][:2])
+    return [(asked, answered), *((one + QUESTION_SUFFIX, answer) for one, answer in record["qa"])]
+
+def own_items(
+    data: str,      # as for `load_mixture`
+    validation=.05, # share that was set aside, or name of a split
+    images=None,    # folder of the media; None: beside the table
+) -> list[Item]:    # captions first
+    "What is asked about the part set aside; raises `DataError`, or `EvaluationError` if nothing."
+    records = list(load_validation(data, validation, images=images))
+    items = caption_items(records) if any(one.get("captions") for one in records) else []
+    for record in records:
+        for question, answer in _own_pairs(record):
+            messages = image_messages(record["images"][0], question)
+            items.append(Item(messages, [answer], record["id"], "question"))
+    if items: return items
+    raise EvaluationError("captions and short answers can be scored, and these records have "
+                          "neither: evaluate a data set of the form captions or vqa")
+
+# %% ../../nbs/09_evaluation/06_bundle.ipynb #4a59908e
+def _share(validation):
+    "A share as a number, a split by its name."
+    try: return parse_share(validation)
+    except DataError: return validation
+
+def check_kept_back(
+    folder: str, # a bundle
+    data: str,   # as for `load_mixture`
+    validation,  # share that is to be asked about, or name of a split
+):
+    "Raises `EvaluationError` if a bundle learned from this data with another part set aside."
+    note = find_bundle(folder)/"training.json"
+    if not note.is_file(): return
+    was = read_json(note, EvaluationError, "train it again", kind=dict, finite=False, max_mb=64)
+    learned = was.get("stage", {}).get("data") or {}
+    aside = learned.get("validation")
+    if learned.get("data") != str(data) or _share(aside) == _share(validation): return
+    raise EvaluationError(f"this model learned with validation={aside} of this data set aside: "
+                          "evaluate it with the same")
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #data0006
 def _with_probes(items, quick, seed):
@@ -183,24 +232,26 @@ def _with_probes(items, quick, seed):
     return sorted([*items, *more], key=lambda item: (item.kind != "text", item.kind))
 
 def before_tuning(
-    folder: str, # a bundle
-) -> Callable:   # list of conversations -> list of texts
+    folder: str,          # a bundle
+    backend: str="torch", # see `pick_backend`
+) -> Callable:            # list of conversations -> list of texts
     "The language model without its adapter; it is loaded when it is asked first."
-    load = lru_cache(1)(partial(MMModel.from_pretrained, folder, adapter=False))
+    if backend == "vllm": backend = "torch" # a server has one model: the tuned one
+    load = lru_cache(1)(partial(load_model, folder, backend, adapter=False))
     def reply(conversations):
         "What it says, as briefly as the tuned one."
         return reply_briefly(load(), conversations)
     return reply
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #0b619411
-def _asked(model, folder, items, pairs, quick, speech, name, weights, **options):
+def _asked(model, folder, items, pairs, quick, speech, name, weights, backend, **options):
     "Everything that is measured; replies are kept in a file whose name begins with `name`."
     space = embedding_space(model, {item.photo: images_of(item.messages)[0] for item in items})
     asked = _with_probes(items, quick, options["seed"])
     given = lookup_captions(model, asked, space, pairs)
     save = f"{name}-{weights}{'-quick' if quick else ''}.jsonl"
     report = evaluate(partial(reply_briefly, model), asked, given=given, space=space, save=save,
-                      model=weights, alone=before_tuning(folder), limits=MAX_NEW_TOKENS,
+                      model=weights, alone=before_tuning(folder, backend), limits=MAX_NEW_TOKENS,
                       **options)
     report.model = name_bundle(folder)
     if speech:
@@ -211,9 +262,11 @@ def _asked(model, folder, items, pairs, quick, speech, name, weights, **options)
         report.scores.append(repeat_score(model, sentences, *how[:2]))
     return report
 
-def _check_out(name):
+def _check_out(out, stem, where):
+    "Path of what is written, without its ending, and which photos are asked about."
+    name = Path(out)/stem
     for ending in ("json", "html"): check_writable(f"{name}-report.{ending}", is_file=True)
-    return name
+    return name, where
 
 def _saved(report, name, seed):
     "The report, once it is written as JSON and as a page."
@@ -222,11 +275,21 @@ def _saved(report, name, seed):
     return report
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #data0010
+def _asked_and_known(model, items, data, photos): # -> (items, pairs of photo and caption)
+    coco128 = _photos_for(model, is_needed=items is None)
+    items = items or build_items(validation_photos(coco128))
+    return items, training_captions(coco128, photos if data == "coco128" else None)
+
+def _replied_by(backend): # added to the name of the weights
+    return "" if backend == "torch" else f"-{backend}"
+
 def _described(images, captions, data):
     "What the files of an evaluation are called, and which photos it asks about."
     if images: return Path(captions or "photos").stem, f"photos of {Path(images).name}"
     if data == "coco6k": return "coco6k-validation", "validation photos of the larger COCO set"
-    return "validation", "validation photos of COCO128"
+    if data == "coco128": return "validation", "validation photos of COCO128"
+    names = ", ".join(Path(part.name).name for part in parse_mixture(data))
+    return re.sub(r"[^\w.]+", "-", names), f"photos of {names} that training sets aside"
 
 # %% ../../nbs/09_evaluation/06_bundle.ipynb #186b0ba8
 def evaluate_bundle(
@@ -240,23 +303,23 @@ def evaluate_bundle(
     quick: bool = False,          # captions and questions only
     speech: bool = False,         # spoken questions and word error rates too
     progress: bool = True,        # show bars?
-    data: str = "coco128",        # one of `DATA_NAMES`
+    data: str = "coco128",        # one of `DATA_NAMES`, or a data set as `load_mixture` takes it
     photos: str = None,           # COCO's: for `coco6k`; else to look for the nearest there too
     ablations: tuple = ABLATIONS, # what to try beside the full picture
+    validation=.05,               # of a data set: share that was set aside, or name of a split
+    backend: str = "torch",       # see `pick_backend`
 ) -> Report:
     "Measure a bundle; raises a `PathError`, `SeedError`, `EvaluationError` or `BundleError`."
     _check_numbers(seed, batch_size)
-    stem, where = _described(images, captions, data)
-    name = _check_out(Path(out)/stem)
-    ablations, weights = check_ablations(ablations), bundle_hash(folder)
-    items = _given_items(images, captions, instances, speech, data, photos)
-    about = describe_bundle(folder, weights)
-    model = load_for_evaluation(folder)
-    coco128 = _photos_for(model, is_needed=items is None)
-    items = items or build_items(validation_photos(coco128))
-    known = training_captions(coco128, None if data == "coco6k" else photos)
+    name, where = _check_out(out, *_described(images, captions, data))
+    ablations, backend = check_ablations(ablations), pick_backend(backend)
+    weights = bundle_hash(folder) + _replied_by(backend)
+    items = _given_items(folder, images, captions, instances, speech, data, photos, validation)
+    about, model = describe_bundle(folder, weights), load_for_evaluation(folder, backend)
+    items, known = _asked_and_known(model, items, data, photos)
     report = _asked(model, folder, items, known, quick, speech, name, weights,
-                    ablations=ablations, batch_size=batch_size, seed=seed, progress=progress)
+                    backend, ablations=ablations, batch_size=batch_size, seed=seed,
+                    progress=progress)
     report.about = f"{about} Asked about {len({item.photo for item in items})} {where}."
     return _saved(report, name, seed)
 

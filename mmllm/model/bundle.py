@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 from ..core import Preset, PresetError, inference_dtype, pick_dtype, plan
 from mmllm.files import (
     FolderKind, check_replaceable, read_folder, read_json, recover_folder, replaced_folder,
 )
+from ..weights.fetch import fetch
 from ..data.coco128 import data_file
 from ..data.media import shown_name
 from ..vision import HEADS_RENAMED
@@ -308,6 +309,12 @@ def _bundle_in(parts, adapter, place): # -> (`MMConfig`, {file without ending: i
     return config, _states_in(place, config, expected)
 
 # %% ../../nbs/07_model/02_bundle.ipynb #d8f24ec5
+def _base_dtype(config, chosen, dtype):
+    "In which format the language model waits for its adapter, if the sum is to have `dtype`."
+    folder = fetch(config.language, _revision(config, "language"))
+    stored = AutoConfig.from_pretrained(folder).dtype
+    return dtype if stored == dtype else pick_dtype(chosen.device)
+
 @patch(cls_method=True)
 def from_pretrained(cls:MMModel,
     folder,                  # a bundle, or `lite` for the one that comes with the project
@@ -323,7 +330,7 @@ def from_pretrained(cls:MMModel,
     config, states = read_folder(find_bundle(folder), BUNDLE, read)
     chosen = plan(_preset_of(config), device, four_bit, trainable)
     dtype = dtype or chosen.dtype
-    base = replace(chosen, dtype=dtype if trainable else pick_dtype(chosen.device))
+    base = replace(chosen, dtype=dtype if trainable else _base_dtype(config, chosen, dtype))
     model = cls._assemble(config, base, trainable)._take_states(states)
     if model.merged: cast_parameters(model.language, dtype) # once, after the sum
     return model

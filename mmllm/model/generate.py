@@ -14,6 +14,7 @@ from inspect import signature
 from numbers import Integral, Real
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
+from uuid import uuid4
 from .processor import PromptError, is_conversation
 from .model import MMModel
 
@@ -77,6 +78,7 @@ class PrefixCache:
 
     def clear(self):
         "Forget everything."
+        self.id = uuid4().hex             # for an engine that keeps them itself
         self.embeddings = None            # (T, D), of the model that reads
         self.keys_values = DynamicCache()
 
@@ -213,6 +215,19 @@ def _check_single(batch_size):
 
 def _never(): return False
 
+MMModel.backend = None # torch
+
+# %% ../../nbs/07_model/03_generate.ipynb #write001
+@patch
+def _write(self:MMModel, rows, mask, prefix, stopped, options):
+    if self.backend is not None:
+        return self._generate_elsewhere(rows, mask, prefix, stopped, options)
+    if prefix is None and (stopped is None or len(rows) > 1):
+        return self._generate(rows, mask, **options)
+    rows = rows[:, mask[0].bool().to(rows.device)]
+    prefix = PrefixCache() if prefix is None else prefix
+    return self._continue(rows, prefix, stopped or _never, **options)
+
 # %% ../../nbs/07_model/03_generate.ipynb #7f6ffaa6
 @patch
 @torch.inference_mode()
@@ -239,11 +254,7 @@ def generate(self:MMModel,
     options = self._options(input_ids.shape, prefix, stopped, on_text, generate_kwargs)
     with self.precision():
         rows = self.embed(input_ids, media_mask, **media)
-        if prefix is None and (stopped is None or len(rows) > 1):
-            return self._generate(rows, attention_mask, **options)
-        rows = rows[:, attention_mask[0].bool().to(rows.device)]
-        prefix = PrefixCache() if prefix is None else prefix
-        return self._continue(rows, prefix, stopped or _never, **options)
+        return self._write(rows, attention_mask, prefix, stopped, options)
 
 # %% ../../nbs/07_model/03_generate.ipynb #33e75ff0
 _OWN = {"prefix", "stopped", "on_text"} # helpers that `generate` takes beside the settings

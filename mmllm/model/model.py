@@ -19,12 +19,12 @@ from transformers import AutoConfig, PreTrainedModel
 from ..core import Plan, PresetError, has_native_bfloat16, pick_dtype, plan
 from ..weights.download import file_sha256
 from ..weights.fetch import fetch
-from ..vision import VisionError, load_vision
+from ..vision import VisionError, count_places, load_vision
 from ..audio import AudioEncoder, whisper_lora_shapes
 from ..language import add_lora, load_language, lora_shapes, round_to_nf4
 from mmllm.projection import (
-    AudioProjector, ConceptProjector, GridProjector, NameProjector, name_embeddings, pool_grid,
-    splice,
+    AudioProjector, ConceptProjector, GridProjector, LlavaProjector, NameProjector,
+    name_embeddings, pool_grid, splice,
 )
 from .config import OWN_SIZES, PARTS, BundleError, MMConfig, check_fields
 from .processor import AUDIO, FRAMES_PER_TOKEN, IMAGE, MMProcessor, PromptError
@@ -62,12 +62,17 @@ def full_weights_hash(
 def _audio_width(config): # of Whisper's states
     return AutoConfig.from_pretrained(fetch(config.audio, _revision(config, "audio"))).d_model
 
-def _make_projectors(config, vision, width, length, embed):
+def _image_projectors(config, vision, width, length, embed):
+    if config.projector == "llava": return {"grid": LlavaProjector(vision.width, width)}
     k, side = config.concept_tokens, round(config.image_tokens ** 0.5)
     name_k = k if config.name_tokens is None else config.name_tokens
     parts = {"grid": GridProjector(vision.width, width, side, config.grid_hidden, length)}
     if name_k: parts["names"] = NameProjector(embed(vision.names), name_k)
     parts["concepts"] = ConceptProjector(embed(vision.concepts), k, word_k=config.word_tokens)
+    return parts
+
+def _make_projectors(config, vision, width, length, embed):
+    parts = _image_projectors(config, vision, width, length, embed)
     parts["audio"] = AudioProjector(_audio_width(config), width, FRAMES_PER_TOKEN,
                                     config.audio_hidden, length)
     return nn.ModuleDict(parts)
@@ -90,14 +95,14 @@ class MMModel(PreTrainedModel):
         length = table.norm(dim=1).mean().item()
         embed = partial(name_embeddings, table, tokenizer)
         parts = _make_projectors(config, vision, table.shape[1], length, embed)
-        named = parts["names"].k if "names" in parts else 0
-        tokens = parts["grid"].side ** 2 + named + parts["concepts"].k
+        named = sum(parts[name].k for name in ("names", "concepts") if name in parts)
         self.vision, self.language = vision, language
         self.adapter_added = False # to the language model's own weights
         self.projectors = parts.to(table.device)
         self.audio_encoder = AudioEncoder(config.audio, device, config.audio_lora_r,
                                           _revision(config, "audio"))
-        self.processor = MMProcessor(tokenizer, vision.preprocess, tokens, self.audio_encoder)
+        self.processor = MMProcessor(tokenizer, vision.preprocess,
+                                     config.image_tokens + named, self.audio_encoder)
 
     @property
     def merged(self) -> bool:
@@ -148,9 +153,13 @@ def check_bases(
 
 # %% ../../nbs/07_model/01_model.ipynb #skel0001
 def _check_grid(config, side):
-    if config.image_tokens <= side ** 2: return
-    raise PresetError(f"image_tokens is {config.image_tokens}, and {config.vision!r} sees only "
-                      f"{side} x {side} places: choose at most that many")
+    tokens, places = config.image_tokens, f"{config.vision!r} sees"
+    if tokens > side ** 2:
+        raise PresetError(f"image_tokens is {tokens}, and {places} only {side} x {side} places: "
+                          "choose at most that many")
+    if config.projector == "llava" and tokens < side ** 2:
+        raise PresetError(f"image_tokens is {tokens}, and LLaVA's projector reads every place: "
+                          f"{places} {side} x {side}, so set it to {side ** 2}")
 
 def _load_vision(config, device):
     vision = load_vision(config.vision, device, revision=_revision(config, "vision"))
@@ -158,6 +167,7 @@ def _load_vision(config, device):
     if config.vision_own_blocks: vision.add_own_blocks(config.vision_own_blocks)
     if config.vision_lora_r: vision.add_lora(config.vision_lora_r)
     _check_grid(config, vision.grid)
+    vision.pads = config.pad_to_square
     return vision.requires_grad_(False)
 
 @patch(cls_method=True)
@@ -205,6 +215,11 @@ def expected_states(
     return {**own, **_lora_of(config)}
 
 # %% ../../nbs/07_model/01_model.ipynb #c4ca4238
+def _fields_of(preset):
+    names = (*PARTS, "concept_tokens", "projector", "pad_to_square")
+    fields = {name: getattr(preset, name) for name in names}
+    return fields | {"preset": preset.name, "image_tokens": preset.image_tokens or 1}
+
 @patch(cls_method=True)
 def from_preset(cls:MMModel,
     preset="auto",           # name of a preset, or a `Preset`
@@ -215,19 +230,18 @@ def from_preset(cls:MMModel,
     lora_r: int=16,          # rank of the adapter
     lora_alpha: int=32,      # its scale is alpha / r
     seed: int=0,             # of all that is random
-    **parts,                 # vision=, audio=, language= to exchange; words= and other `OWN_SIZES`
+    **parts,                 # fields of the preset to exchange, vision= for one; `OWN_SIZES`
 ) -> MMModel:
     "An untrained model of three bases and our own parts; raises `PresetError`, `WeightsError`."
     sizes = {name: parts.pop(name) for name in OWN_SIZES if name in parts}
     chosen = plan(preset, device, four_bit, trainable, **parts)
     if dtype is not None: chosen = replace(chosen, dtype=dtype)
-    p = chosen.preset
-    fields = dict(vision=p.vision, audio=p.audio, language=p.language, preset=p.name,
-                  image_tokens=p.image_tokens, concept_tokens=p.concept_tokens,
-                  lora_r=lora_r, lora_alpha=lora_alpha)
+    fields = _fields_of(chosen.preset) | dict(lora_r=lora_r, lora_alpha=lora_alpha)
     fields |= {name: size for name, size in sizes.items() if size is not None}
     config = MMConfig(**check_fields(fields, PresetError, "the model"))
     check_bases(config)
+    if not chosen.preset.image_tokens:
+        config.image_tokens = count_places(config.vision, _revision(config, "vision"))
     return cls._assemble(config, chosen, trainable, seed)
 
 # %% ../../nbs/07_model/01_model.ipynb #c0c7c76d
@@ -240,12 +254,17 @@ def precision(self:MMModel):  # a context
 # %% ../../nbs/07_model/01_model.ipynb #3090d192
 @patch
 @torch.no_grad()
-def _recognise(self:MMModel, pixel_values, features):
+def _see(self:MMModel, pixel_values, features): # -> (images, P, D)
+    if features is not None: return features.to(self.device)
+    dtype = next(self.vision.parameters()).dtype
     with torch.autocast(self.device.type, enabled=False):
-        if features is None:
-            dtype = next(self.vision.parameters()).dtype
-            features = self.vision.features(pixel_values.to(self.device, dtype))
-        return self.vision.recognise(features.to(self.device), names="names" in self.projectors)
+        return self.vision.features(pixel_values.to(self.device, dtype))
+
+@patch
+@torch.no_grad()
+def _recognise(self:MMModel, features):
+    with torch.autocast(self.device.type, enabled=False):
+        return self.vision.recognise(features, names="names" in self.projectors)
 
 @patch
 def image_embeddings(self:MMModel,
@@ -253,9 +272,10 @@ def image_embeddings(self:MMModel,
     image_features: Tensor=None,  # (images, P, D), in place of pixels
 ) -> Tensor:                      # (images, N, D of the language model)
     "What the language model reads of each image."
-    seen = self._recognise(pixel_values, image_features)
-    grid, concepts = self.projectors["grid"], self.projectors["concepts"]
-    rows = [grid(seen.patches), concepts(seen.concept_logits)]
+    features, grid = self._see(pixel_values, image_features), self.projectors["grid"]
+    if "concepts" not in self.projectors: return grid(self.vision.patches(features))
+    seen = self._recognise(features)
+    rows = [grid(seen.patches), self.projectors["concepts"](seen.concept_logits)]
     if "names" in self.projectors:
         names = self.projectors["names"]
         rows[0] = rows[0] + names.places(pool_grid(seen.place_logits, grid.side))

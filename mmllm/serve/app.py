@@ -30,7 +30,8 @@ from ..data.media import MediaError
 from ..audio import AudioError
 from ..language import LanguageError
 from ..model.processor import PromptError
-from ..chat.engine import Engine
+from ..chat.turns import ChatError, TurnTooLong
+from ..chat.engine import Engine, local_engine
 from mmllm.serve.protocol import (
     ChatRequest, ClientGone, InvalidRequest, ModelNotFound, ReplyFormat, ServeError,
     ServerClosing, TranscriptionRequest, check_supported, error_body, read_request, schema_error,
@@ -39,6 +40,7 @@ from mmllm.serve.protocol import (
 from .media import MediaGateway, ServerSettings
 from .replies import subtitles, verbose_transcript, write_reply, write_transcript
 from .queue import Job, JobQueue
+from .chat import write_chat
 from .guard import Guard, error_response
 
 # %% ../../nbs/11_serve/05_app.ipynb #e29070a5
@@ -84,14 +86,17 @@ def count_usage(self:Metrics,
 
 # %% ../../nbs/11_serve/05_app.ipynb #e2a9f9fe
 class Api:
-    "OpenAI's API on an engine."
+    "OpenAI's API on an engine, or on the engine that a client names."
     def __init__(self,
-        engine: Engine,
+        engine,                    # `Engine`, or the name of a model: others may be named too
         settings: ServerSettings,
     ):
         self.engine, self.settings = engine, settings
-        self.name = settings.name or Path(engine.name).name
-        self.ear = Path(engine.model.processor.audio_encoder.name).name
+        self.is_open = isinstance(engine, str)
+        self.name, self.ear = settings.name or engine, "whisper-1"
+        if not self.is_open:
+            self.name = settings.name or Path(engine.name).name
+            self.ear = Path(engine.model.processor.audio_encoder.name).name
         self.gateway, self.queue = MediaGateway(settings), JobQueue(settings.max_waiting)
         self.metrics, self.started = Metrics(self.queue), int(time.time())
 
@@ -100,13 +105,23 @@ class Api:
         aliases=(),     # other names that are understood
     ):
         "Pass the name of this server's model; raises `ModelNotFound`."
-        if name is None or name == self.name or name in aliases: return
+        if self.is_open or name is None or name == self.name or name in aliases: return
         raise ModelNotFound(f"there is no such model here: this server has {self.name!r}", "model")
+
+# %% ../../nbs/11_serve/05_app.ipynb #ba83db8e
+@patch
+def find_engine(self:Api,
+    name: str = None,  # of a model
+) -> Engine:
+    "The engine that answers, loaded if need be; raises `ModelNotFound`."
+    if not self.is_open: return self.engine
+    try: return local_engine(name or self.name)
+    except MMError as error: raise ModelNotFound(str(error), "model") from error
 
 # %% ../../nbs/11_serve/05_app.ipynb #86c2cead
 @patch
-def _about(self:Api, name):
-    return dict(id=name, object="model", created=self.started, owned_by="mmllm")
+def _about(self:Api, name, **more):
+    return dict(id=name, object="model", created=self.started, owned_by="mmllm", **more)
 
 @patch
 async def models(self:Api) -> dict:
@@ -118,9 +133,13 @@ async def models(self:Api) -> dict:
 async def model(self:Api,
     name: str,  # of a model
 ) -> dict:
-    "One of them; raises `ModelNotFound`."
+    "One of them, with its device and the memory of this process; raises `ModelNotFound`."
     self.check_model(name, (self.ear,))
-    return self._about(name)
+    if name == self.ear: return self._about(name)
+    loop = asyncio.get_running_loop()
+    info = (await loop.run_in_executor(None, self.find_engine, name)).info()
+    own = {field: info[field] for field in ("device", "memory", "trained")}
+    return self._about(name, mmllm=own)
 
 # %% ../../nbs/11_serve/05_app.ipynb #78fe852c
 @patch
@@ -187,13 +206,15 @@ def _unfinished(self:Api):
     return ClientGone("the client went away before the reply was finished")
 
 # %% ../../nbs/11_serve/05_app.ipynb #27bf0d55
-_THEIRS = MediaError, AudioError, LanguageError, PromptError
+_THEIRS = MediaError, AudioError, LanguageError, PromptError, ChatError
 
 def as_serve_error(
     error: Exception,
 ) -> ServeError:
     "Any error as one that a client understands."
     if isinstance(error, ServeError): return error
+    if isinstance(error, TurnTooLong):
+        return InvalidRequest(str(error), "messages", "context_length_exceeded")
     if isinstance(error, _THEIRS): return InvalidRequest(str(error))
     if isinstance(error, RequestValidationError): return schema_error(error.errors())
     if isinstance(error, HTTPException):
@@ -223,11 +244,12 @@ async def _whole(self:Api, job, form):
 
 @patch
 async def _pieces(self:Api, job, form):
-    "A reply as events: role, text, why it ended, usage, [DONE]."
+    "A reply as events: role, text, why it ended, usage, [DONE]; facts for our chat in between."
     yield server_event(form.chunk(dict(role="assistant", content="")))
     try:
         async for kind, value in self._events(job):
             if kind == "text": yield server_event(form.chunk(dict(content=value)))
+            elif kind == "facts": yield server_event(form.chunk({}) | dict(mmllm=value))
             else: _, reason, usage = value
     except MMError as error:
         yield server_event(error_body(as_serve_error(error)))
@@ -249,7 +271,8 @@ def event_stream(
 @patch
 def _form(self:Api, body):
     options = body.stream_options
-    return ReplyFormat(self.name, bool(options and options.include_usage))
+    name = (self.is_open and body.model) or self.name
+    return ReplyFormat(name, bool(options and options.include_usage))
 
 # %% ../../nbs/11_serve/05_app.ipynb #e64af126
 @patch
@@ -260,8 +283,10 @@ async def chat(self:Api,
     "`POST /v1/chat/completions`; raises what a client does wrong, `QueueFull`, `ServerClosing`."
     check_supported(body)
     self.check_model(body.model)
+    answer = write_chat if body.mmllm else write_reply
     def write(conversation, emit, stopped):
-        write_reply(self.engine, body, conversation, self.settings, emit, stopped)
+        engine = self.find_engine(body.model)
+        answer(engine, body, conversation, self.settings, emit, stopped)
     look = partial(self.gateway.read_conversation, body)
     job = await self.begin(request, look, write)
     form = self._form(body)
@@ -295,7 +320,7 @@ def _transcript_response(self:Api, asked, transcript, seconds):
     if kind == "text": return PlainTextResponse(transcript.text + "\n")
     if kind in ("srt", "vtt"): return PlainTextResponse(subtitles(transcript, kind))
     if kind == "verbose_json":
-        config = self.engine.model.processor.audio_encoder.whisper.generation_config
+        config = self.find_engine().model.processor.audio_encoder.whisper.generation_config
         is_english = not getattr(config, "is_multilingual", False)
         language = asked.language or ("english" if is_english else None)
         return JSONResponse(verbose_transcript(transcript, seconds, language))
@@ -333,7 +358,7 @@ async def transcribe(self:Api,
     asked, data = await read_form(request)
     self.check_model(asked.model, (self.ear, "whisper-1"))
     def write(found, emit, stopped):
-        write_transcript(self.engine, asked, found[0], emit, stopped)
+        write_transcript(self.find_engine(), asked, found[0], emit, stopped)
     job = await self.begin(request, partial(self.gateway.check, "audio", data), write)
     return await self._transcript(asked, job)
 
@@ -360,7 +385,7 @@ def _routes(api):
 
 # %% ../../nbs/11_serve/05_app.ipynb #82c8592f
 def create_app(
-    engine: Engine,
+    engine,                           # `Engine`, or the name of a model: others may be named too
     settings: ServerSettings = None,  # the usual ones if not given
 ) -> FastAPI:                         # its `state.api` is the `Api`
     "OpenAI's API on an engine, as an ASGI application with its door."

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['UNSUPPORTED', 'ServeError', 'InvalidRequest', 'WrongKey', 'ForeignSite', 'ModelNotFound', 'SlowRequest',
            'RequestTooLarge', 'QueueFull', 'ClientGone', 'ServerClosing', 'error_body', 'TextPart', 'ImageUrl',
-           'ImagePart', 'InputAudio', 'AudioPart', 'ChatMessage', 'StreamOptions', 'ChatRequest', 'schema_error',
-           'read_request', 'check_supported', 'Usage', 'ReplyFormat', 'server_event', 'TranscriptionRequest']
+           'ImagePart', 'InputAudio', 'AudioPart', 'ChatMessage', 'ChatFields', 'JsonSchema', 'ResponseFormat',
+           'StreamOptions', 'ChatRequest', 'schema_error', 'read_request', 'check_supported', 'Usage', 'ReplyFormat',
+           'server_event', 'TranscriptionRequest']
 
 # %% ../../nbs/11_serve/00_protocol.ipynb #9e85ab92
 import json, time, uuid
@@ -136,6 +137,25 @@ class ChatMessage(_Checked):
 _Count = Annotated[int, Field(ge=1, le=2**31)]
 _Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
+class ChatFields(_Checked):
+    "What our own chat asks for, in a field of its own."
+    conversation: Annotated[str, Field(max_length=64)] = ""  # its id
+    audio_mode: Literal["transcript", "tokens", "both"] = "transcript"
+    max_context: _Count | None = None         # tokens of conversation and reply together
+    dropped_turns: Annotated[int, Field(ge=0, le=2**31)] = 0  # that were forgotten before
+    max_prompt_tokens: _Count | None = None   # that there was room for before
+    prepare: bool = False                     # read pictures and sounds, and say nothing
+
+class JsonSchema(_Checked):
+    "A schema that a reply has to follow."
+    name: Annotated[str, Field(max_length=64)] = "reply"
+    fields: Annotated[dict, Field(alias="schema")] = {}
+
+class ResponseFormat(_Checked):
+    "Text, some JSON object, or JSON by a schema."
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
 class StreamOptions(_Checked):
     "What a streamed reply brings beside its text."
     include_usage: bool = False
@@ -151,8 +171,11 @@ class ChatRequest(_Checked):
     max_completion_tokens: _Count | None = None
     stop: Annotated[list[_Stop], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-2**63, lt=2**63)] | None = None
+    ignore_eos: bool | None = None  # as in vLLM and llama.cpp: it goes on to the limit
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    mmllm: ChatFields | None = None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -185,7 +208,7 @@ UNSUPPORTED = {  # field -> values that ask for nothing
     "functions": ([],), "function_call": ("none", "auto"), "logprobs": (False,),
     "top_logprobs": (0,), "logit_bias": ({},), "presence_penalty": (0,), "frequency_penalty": (0,),
     "repetition_penalty": (1,), "top_k": (-1, 0), "min_p": (0,), "prediction": (), "audio": (),
-    "response_format": ({"type": "text"},), "modalities": (["text"],), "web_search_options": (),
+    "modalities": (["text"],), "web_search_options": (),
 }
 
 # %% ../../nbs/11_serve/00_protocol.ipynb #ce5b99cd
@@ -202,10 +225,13 @@ def check_supported(
 
 # %% ../../nbs/11_serve/00_protocol.ipynb #d2d6201c
 def _check_options(request):
-    "Refuse options of a stream where there is none."
-    if request.stream or not request.stream_options: return
-    raise InvalidRequest("stream_options are for a reply that is streamed: set stream to true",
-                         "stream_options")
+    "Refuse options of a stream where there is none, and texts to stop at in the chat."
+    if request.stream_options and not request.stream:
+        raise InvalidRequest("stream_options are for a reply that is streamed: set stream to true",
+                             "stream_options")
+    if request.mmllm and (request.stop or request.response_format):
+        raise InvalidRequest("a chat has no texts to stop at and no form of its reply: "
+                             "leave stop and response_format out, or mmllm", "mmllm")
 
 def _check_message(message, place):
     "Refuse what a message holds and nobody here reads."
@@ -293,9 +319,14 @@ class TranscriptionRequest(BaseModel):
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     temperature: Annotated[float, Field(ge=0, le=0)] = 0.
     stream: bool = False
-    timestamp_granularities: list[Literal["segment"]] = ["segment"]
+    timestamp_granularities: list[Literal["segment", "word"]] = ["segment"]
 
     @property
     def needs_times(self) -> bool:
         "Whether segments are wanted."
         return self.response_format in ("srt", "vtt", "verbose_json")
+
+    @property
+    def needs_words(self) -> bool:
+        "Whether the time of each word is wanted."
+        return self.response_format == "verbose_json" and "word" in self.timestamp_granularities

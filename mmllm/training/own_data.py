@@ -21,6 +21,7 @@ from ..data.media import image_key, load_audio
 from ..data.conversations import inline_media
 from ..data.datasets import PlannedDataset, epoch_order
 from ..data.records import load_mixture
+from ..data.streams import stream_mixture
 from ..vision.features import FeatureCache, TensorFolder
 from ..language import encode_text
 from ..model.bundle import BUNDLE
@@ -28,8 +29,10 @@ from ..model.model import MMModel
 from ..model.processor import EncodedAudio
 from .trainer import TrainingError, get_stage
 from .clip import captions_of
-from .speech import ListenStage, TranscriptionDataset, TranscriptionStage
-from .recipes import STAGE_ORDER
+from mmllm.training.speech import (
+    ListenStage, TranscriptionDataset, TranscriptionStage, can_be_spelled,
+)
+from .recipes import Coco6kRecipe, STAGE_ORDER
 
 # %% ../../nbs/08_training/08_own_data.ipynb #0a31855c
 class RecordingsDataset(TranscriptionDataset):
@@ -131,12 +134,29 @@ class HeardDataset(PlannedDataset):
         self.states = StateCache(model.audio_encoder, cache_dir("features"))
         for group in chunked(range(len(records)), 16):
             self.states.fill([records[i]["audios"][0] for i in group])
+        self._count_spelled()
         order = epoch_order(len(records), epochs, seed, 7000)
         late = len(records) * (epochs - distillation_epochs)
         plan = [partial(self.draw, i, at >= late) for at, i in enumerate(order)]
         super().__init__(plan, None, seed)
 
 # %% ../../nbs/08_training/08_own_data.ipynb #73abcb02
+@patch
+def targets(self:HeardDataset,
+    i: int, # number of the record
+) -> list:
+    "What is to be spelled of a transcript, as numbers of the small vocabulary."
+    ids = encode_text(self.tokenizer, self.records[i]["transcript"])
+    return [self.index[one] for one in ids if one in self.index]
+
+@patch
+def _count_spelled(self:HeardDataset):
+    n = len(self.records)
+    sounds = (self.states(record["audios"][0]) for record in self.records)
+    spelled = sum(can_be_spelled(self.targets(i), sound.tokens) for i, sound in enumerate(sounds))
+    if spelled < n: print(f"{n - spelled} of {n} sentences have too many pieces of words for their "
+                          "sound: they cannot be spelled, and count in dialogues only")
+
 @patch
 def draw(self:HeardDataset,
     i: int,         # number of the record
@@ -145,9 +165,7 @@ def draw(self:HeardDataset,
 ) -> dict:          # `sound`, `targets`, `pair`, `dialogue`
     "One recording."
     record = self.records[i]
-    sound = self.states(record["audios"][0])
-    ids = encode_text(self.tokenizer, record["transcript"])
-    targets = [self.index[one] for one in ids if one in self.index]
+    sound, targets = self.states(record["audios"][0]), self.targets(i)
     pair = heard_and_read(record, sound)
     return dict(sound=sound, targets=targets, dialogue=dialogue, pair=pair)
 
@@ -220,17 +238,19 @@ class DatasetRecipe:
     max_rows: int = None  # of each data set, as for `load_records`
     skip_bad: object = 0. # as for `load_records`
     seed: int = 0         # seed of draws and weights
+    rows: str = None      # use a piece of a stream, as for `parse_rows`; None: the whole
     feature_gb: float = 50. # keep features of pictures on the disk if they need no more
+    max_positions: int = None # positions that learn at a time; None: as the stage has it
 
     name = "own"
     order = STAGE_ORDER
-    loading = {}          # how a model is loaded that is to learn: as `from_pretrained` does
 
     @cached_property
     def loaded(self):
         "(records to learn from, records that say when to stop), checked once."
+        data = self.data if self.rows is None else stream_mixture(self.data, self.rows)
         return load_mixture(
-            self.data, self.validation, self.seed, form=self.form, images=self.images,
+            data, self.validation, self.seed, form=self.form, images=self.images,
             max_rows=self.max_rows, skip_bad=self.skip_bad)
 
 # %% ../../nbs/08_training/08_own_data.ipynb #266cea1e
@@ -246,6 +266,8 @@ def stage(self:DatasetRecipe,
     stage = get_stage(OWN_STAGES.get(name, name), **changes)
     names = ("data", "base", "form", "validation", "max_rows", "skip_bad", "seed")
     stage.data = {name: str(getattr(self, name)) for name in names}
+    if self.rows is not None: stage.data["rows"] = str(self.rows)
+    if self.max_positions is not None: stage.max_positions = self.max_positions
     return stage
 
 # %% ../../nbs/08_training/08_own_data.ipynb #1f85d8a6
@@ -275,12 +297,19 @@ def check(self:DatasetRecipe,
 
 # %% ../../nbs/08_training/08_own_data.ipynb #5cd5bdf4
 @patch
+def loading(self:DatasetRecipe,
+    preset, # name of a preset, or a `Preset`
+) -> dict:
+    "How a model is loaded that is to learn, as `from_pretrained` takes it."
+    return Coco6kRecipe.loading if get_preset(preset).name == "lite" else {}
+
+@patch
 def model(self:DatasetRecipe,
     preset,    # name of a preset, or a `Preset`
     seed: int, # seed of fresh parts
 ):             # `MMModel`
     "An untrained model."
-    return MMModel.from_preset(preset, seed=seed)
+    return MMModel.from_preset(preset, seed=seed, **self.loading(preset))
 
 # %% ../../nbs/08_training/08_own_data.ipynb #0170a775
 def _has_room(model, records, cache, feature_gb):
@@ -305,6 +334,8 @@ def records(self:DatasetRecipe,
     learn, validation = (usable_records(some, stage.name) for some in self.loaded)
     cache = FeatureCache(model.vision, None, 16, cache_dir("features"))
     model.processor.features = cache
+    if model.config.preset == "lite" and model.device.type == "cpu": # faster for short rows
+        model.language.get_base_model().set_attn_implementation("eager")
     if stage.name in ("align", "tune"):
         stage.keep_features = _has_room(model, learn, cache, self.feature_gb)
     return learn, validation

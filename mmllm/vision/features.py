@@ -127,7 +127,9 @@ def features_id(
 ) -> str:                      # shape of one result and 16 hexadecimal digits
     "What tells the results of a function from those of another, or of other weights."
     result, modules = _run_modules(encoder, function, [np.zeros((32, 32, 3), np.uint8)])
-    settings = json.dumps(encoder.image_processor.to_dict(), sort_keys=True, default=str)
+    settings = encoder.image_processor.to_dict()
+    if encoder.pads: settings["pads"] = True # the ids of all others stay as they were
+    settings = json.dumps(settings, sort_keys=True, default=str)
     digest = hashlib.sha256(settings.encode())
     for module in modules:
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
@@ -296,7 +298,7 @@ def check_photos(
 # %% ../../nbs/03_vision/04_features.ipynb #splitv02
 def _is_shipped(encoder):
     "Whether the shipped features are what this encoder would say."
-    if not isinstance(encoder, LiteClip) or encoder.own_blocks: return False
+    if not isinstance(encoder, LiteClip) or encoder.own_blocks or encoder.pads: return False
     return (encoder.grid ** 2, encoder.width) == FEATURE_SHAPE
 
 # %% ../../nbs/03_vision/04_features.ipynb #hand0005
