@@ -262,8 +262,8 @@ def bench(
     "Measure how fast servers answer, ours and others. Raises `BenchError`, `PathError`."
     try: from mmllm.serve import bench as run_bench, bench_table
     except ModuleNotFoundError as error:
-        needs = f"mmllm bench needs {error.name}, which is not here"
-        raise CommandError(f"{needs}: pip install 'mmllm[serve]'") from error
+        why = f"mmllm bench needs {error.name}: pip install 'mmllm[serve]'"
+        raise CommandError(why) from error
     found = run_bench(
         model, engines, server, out, api_key or os.environ.get("MMLLM_API_KEY", ""),
         kinds=tuple(kinds), clients=tuple(clients), requests=requests, rounds=rounds,

@@ -106,6 +106,12 @@ def _warm_up(self:Benchmark, server, kind):
         if (row.server, row.kind) == (server.name, kind): row.errors.update(tried.errors)
 
 @patch
+def _warm_up_all(self:Benchmark, bar):
+    for server in self.servers:
+        bar.set_description(f"{server.name}, to warm up")
+        for kind in self.kinds: self._warm_up(server, kind)
+
+@patch
 def _turn(self:Benchmark, n):
     "The rows in the order of one round."
     names = [server.name for server in self.servers]
@@ -118,9 +124,7 @@ def run(self:Benchmark) -> list: # rows
     "Measure; Ctrl-C leaves what was measured in `rows`."
     servers = {server.name: server for server in self.servers}
     with tqdm(total=self.rounds * len(self.rows), leave=False) as bar:
-        for server in self.servers:
-            bar.set_description(f"{server.name}, to warm up")
-            for kind in self.kinds: self._warm_up(server, kind)
+        self._warm_up_all(bar)
         for n in range(self.rounds):
             for row in self._turn(n):
                 bar.set_description(f"{row.server}, {row.kind}, {row.clients} clients")
