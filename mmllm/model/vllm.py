@@ -81,6 +81,11 @@ def _words_of(response):
     except (ValueError, KeyError, TypeError): return response.text
     return said.get("message", "") if isinstance(said, dict) else said
 
+def _other_refusal(status, said):
+    if status in (401, 403):
+        return VllmError("the vLLM server wants another key: put it into $VLLM_API_KEY")
+    return VllmError(f"the vLLM server refuses ({status}: {said}): see its log")
+
 def refusal(
     response,  # of httpx; its status is an error
 ) -> VllmError:
@@ -92,9 +97,7 @@ def refusal(
     if "does not match" in said:
         return VllmMismatch(f"the vLLM server runs a model of another width ({said}): "
                             "serve what `mmllm export hf` writes of this bundle")
-    if status in (401, 403):
-        return VllmError("the vLLM server wants another key: put it into $VLLM_API_KEY")
-    return VllmError(f"the vLLM server refuses ({status}: {said}): see its log")
+    return _other_refusal(status, said)
 
 # %% ../../nbs/07_model/06_vllm.ipynb #4ac76f96
 class VllmBackend(Backend):

@@ -171,6 +171,8 @@ def _bars(axes, rows, name, title):
     axes.set_xticks(range(len(counts)), counts)
     axes.set(title=title, xlabel="clients")
 
+_PLOTTED = {"tokens_per_second": "tokens a second", "first_token_seconds": "seconds to the first"}
+
 def plot_bench(
     rows: list,  # `BenchRow`s
 ) -> Figure:
@@ -179,9 +181,9 @@ def plot_bench(
     figure = Figure(figsize=(4 * len(kinds), 6), layout="constrained")
     axes = figure.subplots(2, len(kinds), squeeze=False)
     for column, kind in enumerate(kinds):
-        mine = [row for row in rows if row.kind == kind]
-        _bars(axes[0, column], mine, "tokens_per_second", f"{kind}: tokens a second")
-        _bars(axes[1, column], mine, "first_token_seconds", f"{kind}: seconds to the first")
+        for line, (name, title) in enumerate(_PLOTTED.items()):
+            mine = [row for row in rows if row.kind == kind]
+            _bars(axes[line, column], mine, name, f"{kind}: {title}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=9)
     return figure
 
