@@ -81,6 +81,11 @@ def _words_of(response):
     except (ValueError, KeyError, TypeError): return response.text
     return said.get("message", "") if isinstance(said, dict) else said
 
+def _other_refusal(status, said):
+    if status in (401, 403):
+        return VllmError("the vLLM server wants another key: put it into $VLLM_API_KEY")
+    return VllmError(f"the vLLM server refuses ({status}: {said}): see its log")
+
 def refusal(
     response,  # of httpx; its status is an error
 ) -> VllmError:
@@ -92,9 +97,7 @@ def refusal(
     if "does not match" in said:
         return VllmMismatch(f"the vLLM server runs a model of another width ({said}): "
                             "serve what `mmllm export hf` writes of this bundle")
-    if status in (401, 403):
-        return VllmError("the vLLM server wants another key: put it into $VLLM_API_KEY")
-    return VllmError(f"the vLLM server refuses ({status}: {said}): see its log")
+    return _other_refusal(status, said)
 
 # %% ../../nbs/07_model/06_vllm.ipynb #4ac76f96
 class VllmBackend(Backend):
@@ -165,7 +168,6 @@ def _until(events, stopped):
     "What a generator gives, in a thread; ends a tenth of a second after `stopped`."
     arrived, over, end = SimpleQueue(), threading.Event(), object()
     def read():
-        "Hand on one after the other; last the end, or the error."
         last = end
         try:
             for event in events:
@@ -225,18 +227,26 @@ def generate_batch(self:VllmBackend,
 PROBE = [{"role": "user", "content": "What do you know about the sea?"}]
 TOLERANCE = .25 # nats, on average of the tokens
 
+def _probe_body(rows, tokens):
+    options = dict(max_new_tokens=tokens, min_new_tokens=0, eos_token_id=[], do_sample=False)
+    return dict(prompt_embeds=encode_rows(rows), logprobs=1, return_token_ids=True,
+                **sampling_fields(options))
+
 @patch
 def _ask_probe(self:VllmBackend, rows, tokens):
     "Token ids of a reply and their log probabilities."
-    options = dict(max_new_tokens=tokens, min_new_tokens=0, eos_token_id=[], do_sample=False)
-    body = dict(model=self.served, prompt_embeds=encode_rows(rows), logprobs=1,
-                return_token_ids=True, **sampling_fields(options))
+    body = dict(model=self.served, **_probe_body(rows, tokens))
     try: response = self.client.post("/v1/completions", json=body)
     except httpx.HTTPError as error: raise self._gone(error) from None
     if response.status_code != 200: raise refusal(response)
     choice = response.json()["choices"][0]
     ids, = _new_ids({"choices": [choice]})
     return ids, choice["logprobs"]["token_logprobs"]
+
+def _other_model(distance):
+    return VllmMismatch("the vLLM server runs another model: its log probabilities are "
+                        f"{distance:.2f} nats away: serve what `mmllm export hf` writes of this "
+                        "bundle")
 
 @torch.inference_mode()
 def _log_probabilities(model, rows, ids):
@@ -259,9 +269,7 @@ def check_model(self:VllmBackend,
     ours = _log_probabilities(model, rows, ids)
     distance = (ours - torch.tensor(theirs)).abs().mean().item()
     if distance < TOLERANCE: return distance
-    raise VllmMismatch(f"the vLLM server runs another model: its log probabilities are "
-                       f"{distance:.2f} nats away: serve what `mmllm export hf` writes of this "
-                       "bundle")
+    raise _other_model(distance)
 
 # %% ../../nbs/07_model/06_vllm.ipynb #36448070
 ENGINE_URL = "MMLLM_ENGINE_URL" # environment variable: address of the server

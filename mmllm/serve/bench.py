@@ -106,6 +106,12 @@ def _warm_up(self:Benchmark, server, kind):
         if (row.server, row.kind) == (server.name, kind): row.errors.update(tried.errors)
 
 @patch
+def _warm_up_all(self:Benchmark, bar):
+    for server in self.servers:
+        bar.set_description(f"{server.name}, to warm up")
+        for kind in self.kinds: self._warm_up(server, kind)
+
+@patch
 def _turn(self:Benchmark, n):
     "The rows in the order of one round."
     names = [server.name for server in self.servers]
@@ -118,9 +124,7 @@ def run(self:Benchmark) -> list: # rows
     "Measure; Ctrl-C leaves what was measured in `rows`."
     servers = {server.name: server for server in self.servers}
     with tqdm(total=self.rounds * len(self.rows), leave=False) as bar:
-        for server in self.servers:
-            bar.set_description(f"{server.name}, to warm up")
-            for kind in self.kinds: self._warm_up(server, kind)
+        self._warm_up_all(bar)
         for n in range(self.rounds):
             for row in self._turn(n):
                 bar.set_description(f"{row.server}, {row.kind}, {row.clients} clients")
@@ -167,6 +171,8 @@ def _bars(axes, rows, name, title):
     axes.set_xticks(range(len(counts)), counts)
     axes.set(title=title, xlabel="clients")
 
+_PLOTTED = {"tokens_per_second": "tokens a second", "first_token_seconds": "seconds to the first"}
+
 def plot_bench(
     rows: list,  # `BenchRow`s
 ) -> Figure:
@@ -175,9 +181,9 @@ def plot_bench(
     figure = Figure(figsize=(4 * len(kinds), 6), layout="constrained")
     axes = figure.subplots(2, len(kinds), squeeze=False)
     for column, kind in enumerate(kinds):
-        mine = [row for row in rows if row.kind == kind]
-        _bars(axes[0, column], mine, "tokens_per_second", f"{kind}: tokens a second")
-        _bars(axes[1, column], mine, "first_token_seconds", f"{kind}: seconds to the first")
+        for line, (name, title) in enumerate(_PLOTTED.items()):
+            mine = [row for row in rows if row.kind == kind]
+            _bars(axes[line, column], mine, name, f"{kind}: {title}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=9)
     return figure
 
