@@ -121,12 +121,12 @@ def chat_server(
 # %% ../../nbs/11_serve/06_server.ipynb #b9beac45
 def chat_beside_server(
     model: str = "lite",  # bundle's folder or name, or preset's name
-    notebook=None,        # path of a notebook to serve; None: the plain page
-    port: int = 8866,     # of the pages; 0: any free one
-    ip: str = "127.0.0.1", # to listen at
-    browser: bool = True, # open it?
-    dark: bool = False,   # JupyterLab's dark theme?
-    frame: str = "",      # address of a site that may show the pages in a frame
+    notebook=None,        # path of what to show; a page with nothing but the chat if not given
+    port: int = 8866,     # of Voila
+    ip: str = "127.0.0.1",  # address at which Voila listens; this machine only
+    browser: bool = True,   # open it?
+    dark: bool = False,     # JupyterLab's dark theme?
+    frame: str = "",        # address of a site that may show the page in a frame
 ) -> int:                 # exit status of Voila
     "Serve a model and a chat whose pages ask it; raises what `serve_chat` and `read_config` raise."
     if model not in (*PRESETS, "auto"): read_config(model)
