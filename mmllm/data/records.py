@@ -12,6 +12,7 @@ import numpy as np
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fastcore.basics import patch
+from functools import partial
 from pathlib import Path
 from tqdm.auto import tqdm
 from ..core import cache_dir, check_seed
@@ -51,9 +52,7 @@ class Records(Sequence):
 def _record(self:Records, row):
     "The record of a row of the table; raises `DataError` without its place."
     found = self.table[row]
-    def find(cell):
-        "A path or bytes."
-        return find_media(cell, self.table.roots)
+    find = partial(find_media, roots=self.table.roots)
     try: record = check_record(self.form.record(found, find))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, DataError): raise

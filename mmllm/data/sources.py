@@ -130,8 +130,8 @@ def _answers_beside(path):
     if not beside or wanted == path.name:
         advice = "put the file of annotations beside it"
         raise DataError(f"{shown_name(path.name)} has questions and no answers: {advice}")
-    return {one.get("question_id"): one.get("multiple_choice_answer")
-            for one in _load_json(beside[0]).get("annotations", ())}
+    notes = _load_json(beside[0]).get("annotations", ())
+    return {one.get("question_id"): one.get("multiple_choice_answer") for one in notes}
 
 def _vqa_rows(found, path):
     "Yields a row for each picture that VQA v2 asks about."

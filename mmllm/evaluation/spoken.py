@@ -184,6 +184,10 @@ def speech_scores(
 # %% ../../nbs/09_evaluation/05_spoken.ipynb #repeat11
 REPEATED = "reply to 'What was said?'"
 
+def _repeat_please(sound):
+    parts = [{"type": "audio", "audio": sound}, {"type": "text", "text": "\nWhat was said?"}]
+    return [{"role": "user", "content": parts}]
+
 def repeat_score(
     model: MMModel,        # what listens and answers
     sentences: list[str],  # N to speak
@@ -192,10 +196,7 @@ def repeat_score(
 ) -> Score:
     "Word error rate of replies that should repeat a sentence; raises `EvaluationError`."
     if not sentences: raise EvaluationError("there is nothing to repeat: give sentences to speak")
-    ask = {"type": "text", "text": "\nWhat was said?"}
-    sounds = speak([Utterance(text) for text in sentences])
-    talks = [[{"role": "user", "content": [{"type": "audio", "audio": sound}, ask]}]
-             for sound in sounds]
-    replies = [reply for batch in chunked(talks, batch_size)
-               for reply in model.reply(batch, max_new_tokens=64)]
+    talks = [_repeat_please(sound) for sound in speak([Utterance(text) for text in sentences])]
+    replies = []
+    for batch in chunked(talks, batch_size): replies += model.reply(batch, max_new_tokens=64)
     return word_error_score(REPEATED, sentences, replies, seed=seed)

@@ -158,8 +158,8 @@ def export_llava(
     chosen = export_dtype(config, dtype)
     folder = check_replaceable(folder, LLAVA)
     model = MMModel.from_pretrained(bundle, device="cpu", dtype=chosen)
-    eyes_mb = language_mb(model.vision, chosen.itemsize)
-    check_writable(folder, room_mb=language_mb(model.language) + eyes_mb + 20)
+    room_mb = language_mb(model.language) + language_mb(model.vision, chosen.itemsize) + 20
+    check_writable(folder, room_mb=room_mb)
     with replaced_folder(folder, LLAVA) as new:
         write_llava(model, new)
         write_mark(new, "llava", bundle, dtype=str(chosen).removeprefix("torch."))

@@ -359,6 +359,10 @@ def _check_loss(run, trainer):
     raise TrainingError("the loss is not a number: lower learning_rate")
 
 # %% ../../nbs/08_training/01_trainer.ipynb #learn001
+def _write_about(folder, about):
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder/"run.json") as part: part.write_text(json.dumps(about))
+
 def _start(run, model, learn, validation, resume): # -> trainer, checkpoint to go on from or None
     if is_main_process() and not resume: remove_run_folder(run.folder, CHECKPOINTS)
     wait_for_everyone()
@@ -366,9 +370,7 @@ def _start(run, model, learn, validation, resume): # -> trainer, checkpoint to g
     last = _last_checkpoint(run.folder, about)
     set_seed(run.seed)
     with main_process_first(): trainer = _trainer(run, model, learn, validation)
-    if is_main_process():
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(run.folder/"run.json") as part: part.write_text(json.dumps(about))
+    if is_main_process(): _write_about(run.folder, about)
     wait_for_everyone()
     return trainer, last
 

@@ -350,7 +350,7 @@ def build_folder(
     "The cache's folder `name`, made if absent or damaged; raises `PathError`, and as downloads do."
     target = cache_dir("weights", name)
     if _is_whole(target): return target
-    place = _check_cache(target, room_mb=1 + 2*sum(package.size_mb for package in packages))
+    place = _check_cache(target, room_mb=1 + 2*sum(one.size_mb for one in packages))
     with folder_lock(place), explain_disk_errors(place):
         if _is_whole(place): return target # another process was quicker
         _make_way(place)
