@@ -29,9 +29,7 @@ def teach(folder, records):
 @pytest.fixture(scope="module")
 def undisturbed(records, cache, tmp_path_factory): return teach(tmp_path_factory.mktemp("undisturbed"), records)
 
-UNTIL_MENDED = pytest.mark.xfail(strict=False, reason="train() removes checkpoints where a later run looks for them")
-
-@pytest.mark.parametrize("when", [1, pytest.param(3, marks=UNTIL_MENDED)])
+@pytest.mark.parametrize("when", [1, 3])
 def test_a_kill_while_a_checkpoint_is_removed_is_in_nobodys_way(when, records, undisturbed, tmp_path, monkeypatch):
     unlink, seen = os.unlink, []
     def kill(path, *args, **options):
@@ -55,12 +53,10 @@ def end_at(name, module, call):
         return function(*args, **options)
     setattr(module, name, last)
 
-UNTIL_OURS = pytest.mark.xfail(strict=False, reason="what a save leaves in .partial is not known as ours")
-
 @NEEDS_FORKS
 @pytest.mark.parametrize("name, module, call", [
-    pytest.param("save_file", bundle, 2, marks=UNTIL_OURS), pytest.param("rename", os, 2, marks=UNTIL_OURS), pytest.param("rename", os, 3, marks=UNTIL_OURS),
-    pytest.param("rename", os, 4, marks=UNTIL_OURS), pytest.param("rename", os, 5, marks=UNTIL_OURS),
+    ("save_file", bundle, 2), ("rename", os, 2), ("rename", os, 3),
+    ("rename", os, 4), ("rename", os, 5),
 ], ids=lambda value: getattr(value, "__name__", str(value)))
 def test_a_kill_while_a_checkpoint_is_saved_is_in_nobodys_way(name, module, call, records, undisturbed, tmp_path):
     pid = os.fork()
