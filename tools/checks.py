@@ -97,6 +97,22 @@ def sidebar_lists_every_page():
     for o in sorted(set(there) - set(listed)): yield f"nbs/sidebar.yml does not list {o}: add it where a reader should meet it"
     for o in sorted(set(listed) - set(there)): yield f"nbs/sidebar.yml lists {o}, which does not exist: remove the line"
 
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+NAMED = re.compile(r"`(\d\d_\w+/\d\d_\w+|\d\d_\w+)`") # a page, as `02_data/00_media` or `00_media`
+
+def links_lead_somewhere():
+    "What the prose of a page links to, and each page that it names, is there."
+    for p in paths():
+        for cell in load(p)["cells"]:
+            if cell["cell_type"] != "markdown": continue
+            text = source(cell)
+            for link in LINK.findall(text):
+                if "://" not in link and not (p.parent/link).exists():
+                    yield f"{p.relative_to(ROOT)} links to {link}, which is not there: name what is"
+            for name in NAMED.findall(text):
+                if not any((folder/f"{name}{ending}").exists() for folder in (NBS, p.parent) for ending in ("", ".ipynb")):
+                    yield f"{p.relative_to(ROOT)} names the page {name}, which is not there: name the one that is"
+
 # --- modules
 
 def modules(folder=PACKAGE): return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*.py"))}
@@ -279,5 +295,5 @@ def no_machine_is_named():
             if found: yield f"{p.relative_to(ROOT)}, line {i} names {found.group(0)!r}, which is one machine's affair: remove it"
 
 ALL = [outputs_are_clean, notebooks_are_small, cells_have_run, no_error_is_saved, directives_are_read,
-       notebooks_are_named_after_modules, badges_are_there, sidebar_lists_every_page, export_is_in_step, inits_are_in_step, no_module_is_stale,
+       notebooks_are_named_after_modules, badges_are_there, sidebar_lists_every_page, links_lead_somewhere, export_is_in_step, inits_are_in_step, no_module_is_stale,
        imports_point_down, nothing_is_star_imported, everything_is_documented, pages_keep_to_the_style, ruff_is_content, modules_use_what_they_import, progress_bars_are_not_saved, readme_is_in_step, card_is_in_step, no_machine_is_named]
