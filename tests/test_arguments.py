@@ -12,7 +12,7 @@ from mmllm.chat import Chat, ChatError, GenerationSettings
 from mmllm.chat.conversation import new_turn
 from mmllm.chat.turns import load_attachment
 from mmllm.core import MMError, PresetError, SeedError, check_seed, get_preset
-from mmllm.data.media import MediaError, UnknownFormat
+from mmllm.data.media import DataError, MediaError, UnknownFormat
 from mmllm.evaluation import EvaluationError, evaluate_bundle
 from mmllm.language import LanguageError
 from mmllm.model import EncodedAudio, MMModel, PromptError
@@ -186,7 +186,7 @@ def test_a_model_that_only_talks_cannot_be_trained_or_saved(talker, tmp_path):
     with refused(MMError, "trainable=True"): train(talker, "align", [{}] * 40, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
-@pytest.mark.parametrize("options, word", [(dict(batch_size=0), "batch size"), (dict(data="imagenet"), "no data"), (dict(images="x"), "together"), (dict(captions="x"), "together"),
+@pytest.mark.parametrize("options, word", [(dict(batch_size=0), "batch size"), (dict(data="imagenet"), "no folder or file"), (dict(images="x"), "together"), (dict(captions="x"), "together"),
     (dict(instances="x"), "together"), (dict(images="x", captions="y", speech=True), "spoken"), (dict(ablations=["upside down"]), "ablation"), (dict(images="x", captions="y", data="coco6k"), "two sets")], ids=str)
 def test_an_evaluation_is_checked_before_it_loads_anything(options, word, saved, tmp_path):
-    with refused((EvaluationError, PresetError, MediaError, UnknownFormat), word, seconds=3): evaluate_bundle(saved, out=tmp_path/"out", **options)
+    with refused((EvaluationError, PresetError, DataError, MediaError, UnknownFormat), word, seconds=3): evaluate_bundle(saved, out=tmp_path/"out", **options)
