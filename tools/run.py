@@ -2,7 +2,7 @@
 
     python tools/run.py nbs/02_data/00_media.ipynb nbs/index.ipynb
 """
-import argparse, subprocess
+import argparse, re, subprocess, tempfile
 from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
@@ -17,10 +17,12 @@ class Client(NotebookClient):
         return await super().async_execute_cell(cell, cell_index, **kwargs)
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+SCRATCH = re.compile(re.escape(tempfile.gettempdir()) + r"/tmp\w{8}/") # what `tempfile` makes: another name each time
 
 def without_noise(output):
     "An output as a page shows it; None of what went to stderr, and of progress bars."
     data = output.get("data")
+    if "text" in output: output["text"] = SCRATCH.sub("", output["text"])
     if output.get("name") == "stderr" or "%|" in "".join((data or {}).get("text/plain", "")): return None
     if data is None: return output
     data.pop(WIDGET, None) # no page can show it
