@@ -108,19 +108,16 @@ def losses(bundle): return [row.get("loss", row.get("eval_loss")) for row in jso
 def prepared(learner):
     "The weights of `tiny` are there before anybody forks."
 
-@pytest.fixture(scope="module")
-def alone(cache, tmp_path_factory):
-    "What one process makes of the pictures."
-    out = tmp_path_factory.mktemp("alone")
-    run_together(1, lambda: run_stage(out), out/"log")
+def taught_by(n, out):
+    "What `n` processes make of the pictures."
+    run_together(n, lambda: run_stage(out), out/"log")
     return out/"tune"
 
 @pytest.fixture(scope="module")
-def together(cache, tmp_path_factory):
-    "What two make of them."
-    out = tmp_path_factory.mktemp("together")
-    run_together(2, lambda: run_stage(out), out/"log")
-    return out/"tune"
+def alone(cache, tmp_path_factory): return taught_by(1, tmp_path_factory.mktemp("alone"))
+
+@pytest.fixture(scope="module")
+def together(cache, tmp_path_factory): return taught_by(2, tmp_path_factory.mktemp("together"))
 
 def test_two_end_with_the_weights_of_one(alone, together):
     check_same(alone, together)

@@ -108,6 +108,7 @@ class _Call:
         finally: connection.close()
 
     def give_up(self):
+        "End the call, from another thread."
         self.is_given_up = True
         if self.socket is None: return
         with suppress(OSError): self.socket.shutdown(socket.SHUT_RDWR)
@@ -197,6 +198,7 @@ class _Pieces:
     def __init__(self, on_event): self.on_event, self.text, self.is_whole = on_event, "", False
 
     def take(self, line):
+        "Read one line of a stream of events."
         if not line.startswith(b"data: "): return
         if line.startswith(b"data: [DONE]"): self.is_whole = True
         else: self._report(json.loads(line[6:]))

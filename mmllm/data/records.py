@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fastcore.basics import patch
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from tqdm.auto import tqdm
 from ..core import cache_dir, check_seed
@@ -171,10 +172,16 @@ def _form_of(table, form):
     if not rows: raise fault
     return recognise_form(rows)
 
+def _check_max_rows(max_rows):
+    is_number = isinstance(max_rows, Integral) and not isinstance(max_rows, bool)
+    if is_number and max_rows >= 1: return
+    raise DataError(f"max_rows is {shown_name(max_rows)}: give a whole number of at least 1")
+
 def _drawn(rows, max_rows, seed):
     "All numbers of rows, or as many as allowed, drawn by the seed and in their order."
-    if max_rows is None or max_rows >= len(rows): return rows
-    if max_rows < 1: raise DataError(f"max_rows is at least 1, not {max_rows}")
+    if max_rows is None: return rows
+    _check_max_rows(max_rows)
+    if max_rows >= len(rows): return rows
     chosen = np.random.default_rng((check_seed(seed), 9000)).permutation(len(rows))[:max_rows]
     return rows[np.sort(chosen)]
 
@@ -282,6 +289,7 @@ def _both_sides(part, share, seed, form=None, images=None, max_rows=None, skip_b
     except DataError:
         _checked(records, parse_share(skip_bad), decode) # a row that is wrong is named first
         raise
+    if max_rows is not None: _check_max_rows(max_rows)
     few = None if max_rows is None else max(1, round(share * max_rows))
     sides = _drawn(learn.rows, max_rows, seed), _drawn(aside.rows, few, seed)
     records.rows = np.sort(np.concatenate(sides))

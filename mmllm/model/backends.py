@@ -114,7 +114,7 @@ def backend_class(
     "The class of an engine; raises `BackendError` for an unknown one."
     if name not in BACKENDS:
         raise BackendError(f"there is no engine {name!r}: "
-                           f"choose auto, torch or {', '.join(BACKENDS)}")
+                           f"choose one of auto, torch, {', '.join(BACKENDS)}")
     module, found = BACKENDS[name]
     return getattr(import_module(module), found)
 

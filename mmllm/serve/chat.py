@@ -60,6 +60,7 @@ class _ChatEvents:
         self.emit("facts", {kind: value})
 
     def usage(self):
+        "What the reply cost, from its facts."
         stats = self.stats
         return Usage(**stats["prompt_tokens"], cached=stats["cached_tokens"],
                      completion=stats["reply_tokens"])
