@@ -1,7 +1,7 @@
 """A multi-modal language model to build, train, measure and talk to from notebooks."""
 __version__ = "0.2.0"
 
-import sys
+import os, signal, sys
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -50,9 +50,18 @@ class _RegisterConfig:
 if registry := sys.modules.get(_RegisterConfig.registry): _RegisterConfig.register(registry)
 else: sys.meta_path.insert(0, _RegisterConfig())
 
+def _leave(number, frame):
+    "End at once: nothing is begun that could be lost, and an exception could get lost in a callback of an import."
+    os.write(2, b"mmllm: interrupted\n")
+    os._exit(130)
+
 def main():
     "The `mmllm` command: Ctrl-C ends it in one line, also while it imports."
-    try: import_module("mmllm.cli").main()
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler: signal.signal(signal.SIGINT, _leave)
+    command = import_module("mmllm.cli").main
+    signal.signal(signal.SIGINT, usual)
+    try: command()
     except KeyboardInterrupt:
         print("mmllm: interrupted", file=sys.stderr)
         sys.exit(130)
