@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 import checks
 from notebooks import BIN, NBS, ROOT, paths
+from pages import MINUTES
 
-MINUTES = 15                                      # before a notebook counts as hung
-PAIR = (os.cpu_count() or 1) > 1                  # two notebooks at a time, with a thread each: most of their time is imports
+PAIR = (os.cpu_count() or 1) > 1                  # two notebooks at a time, with a thread each
+FORKS = sys.platform == "linux" and not os.path.exists("/dev/nvidiactl") # CUDA and macOS do not stand a fork: see tools/pages.py
 LONG = [                                          # the notebooks that take half a minute or more, the longest first
-    "tutorials/own_pictures", "08_training/02_align_tune", "09_evaluation/05_spoken", "08_training/05_small_data",
-    "04_audio/01_transcription", "09_evaluation/06_bundle", "10_chat/03_conversation", "08_training/01_trainer",
-    "tutorials/own_voice", "08_training/03_speech", "08_training/07_recipes", "03_vision/01_lite_clip",
+    "tutorials/own_pictures", "tutorials/full", "08_training/02_align_tune", "09_evaluation/05_spoken",
+    "04_audio/01_transcription", "08_training/01_trainer", "09_evaluation/06_bundle", "10_chat/03_conversation",
+    "tutorials/own_voice", "tutorials/serving", "08_training/05_small_data", "08_training/03_speech", "13_cli",
+    "03_vision/01_lite_clip", "08_training/07_recipes",
 ]
 OFFLINE = ["00_core", "01_weights/04_fetch", "index"] # run once more without a network
 FETCH = """
@@ -59,6 +61,27 @@ def execute(command, **env):
         size = usage.ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
         return os.waitstatus_to_exitcode(status), out.read(), time.time() - start, size
 
+class Forks:
+    "Runs notebooks as `nbdev_test` does, each in a fork of one process that holds the libraries: see tools/pages.py."
+    def __init__(self):
+        self.process = subprocess.Popen([sys.executable, ROOT/"tools"/"pages.py"], cwd=ROOT, env=os.environ | threads(),
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def execute(self, notebook):
+        "(exit code, output, seconds, GB at most) of a notebook."
+        start = time.time()
+        with tempfile.NamedTemporaryFile("r", errors="replace") as out:
+            print(notebook, out.name, sep="\t", file=self.process.stdin, flush=True)
+            code, size = self.process.stdout.readline().split() or (1, 0)
+            return int(code), out.read() or "tools/pages.py ended: it says why above", time.time() - start, float(size)
+
+here = threading.local()                          # the forks of each of the two that work
+
+def forks():
+    if not hasattr(here, "forks"): here.forks = Forks()
+    return here.forks
+
+def threads(): return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if PAIR else {}
+
 def without_network():
     "The environment of a program that must do without: tools/offline is imported by every Python that starts."
     path = os.pathsep.join(filter(None, [str(ROOT/"tools"/"offline"), os.environ.get("PYTHONPATH")]))
@@ -73,8 +96,8 @@ def program_result(name, command, **env):
 def notebook_result(path, label="", **env):
     "(name, faults, note) of one notebook, run in a process of its own; one that nbdev skips is a fault, not a success."
     name = path.relative_to(ROOT).as_posix()
-    if PAIR: env.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-    code, output, seconds, size = execute([BIN/"nbdev_test", "--path", name, "--do_print"], **env)
+    if FORKS and not env: code, output, seconds, size = forks().execute(name)
+    else: code, output, seconds, size = execute([BIN/"nbdev_test", "--path", name, "--do_print"], **threads(), **env)
     if code == 0 and f"- Completed {path}" not in output: code, output = 1, f"nbdev_test did not run it: {output}"
     faults = [f"{name} fails (exit code {code}); it said:", *output.strip().splitlines()[-40:]] if code else []
     return label + name, faults, f"{seconds:.0f} s, {size:.1f} GB"
@@ -110,7 +133,7 @@ def all_jobs():
     "What takes long stands first, so that nothing runs on alone at the end; the browser and what is offline need a cache that earlier ones have filled."
     page = {p.relative_to(NBS).with_suffix("").as_posix(): p for p in paths()}
     long = [page.pop(name) for name in LONG]
-    return [*notebook_jobs(long), *tool_jobs("browser"), tests_job(), *notebook_jobs(page.values()), *tool_jobs("docs", "wheel"), *offline_jobs()]
+    return [*notebook_jobs(long), *tool_jobs("browser"), tests_job(), *tool_jobs("docs", "wheel"), *notebook_jobs(page.values()), *offline_jobs()]
 
 def chosen_jobs(words):
     "The notebooks whose path has one of the words, `tests`, and the tools that are named."
