@@ -5,7 +5,7 @@
     python tools/check.py 03 index    the files, and the notebooks whose path has one of these words
     python tools/check.py browser     the files, and the chat in Chromium; likewise tests, docs and wheel
 """
-import argparse, os, subprocess, sys, tempfile, threading, time
+import argparse, compileall, os, re, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 import checks
@@ -14,6 +14,7 @@ from pages import MINUTES
 
 PAIR = (os.cpu_count() or 1) > 1                  # two notebooks at a time, with a thread each
 FORKS = sys.platform == "linux" and not os.path.exists("/dev/nvidiactl") # CUDA and macOS do not stand a fork: see tools/pages.py
+OF_IMPORTS = re.compile(r"environ\W+HF_")          # a page with what huggingface_hub reads when it is imported runs from the start
 LONG = [                                          # the notebooks that take half a minute or more, the longest first
     "tutorials/own_pictures", "tutorials/full", "08_training/02_align_tune", "09_evaluation/05_spoken",
     "04_audio/01_transcription", "08_training/01_trainer", "09_evaluation/06_bundle", "10_chat/03_conversation",
@@ -96,7 +97,7 @@ def program_result(name, command, **env):
 def notebook_result(path, label="", **env):
     "(name, faults, note) of one notebook, run in a process of its own; one that nbdev skips is a fault, not a success."
     name = path.relative_to(ROOT).as_posix()
-    if FORKS and not env: code, output, seconds, size = forks().execute(name)
+    if FORKS and not env and not OF_IMPORTS.search(path.read_text(encoding="utf-8")): code, output, seconds, size = forks().execute(name)
     else: code, output, seconds, size = execute([BIN/"nbdev_test", "--path", name, "--do_print"], **threads(), **env)
     if code == 0 and f"- Completed {path}" not in output: code, output = 1, f"nbdev_test did not run it: {output}"
     faults = [f"{name} fails (exit code {code}); it said:", *output.strip().splitlines()[-40:]] if code else []
@@ -149,6 +150,7 @@ def main():
     count, start = Count(), time.time()
     for check in checks.ALL: count(check.__name__.replace("_", " "), faults_of(check))
     if not args.fast:
+        compileall.compile_dir(ROOT/"mmllm", quiet=1) # once for hundreds of processes, also where Python may write no bytecode
         jobs = chosen_jobs(args.words) if args.words else all_jobs()
         if not jobs: count("notebooks to run", ["no notebook has that in its path: see nbs/"])
         run_all(count, jobs)

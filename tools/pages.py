@@ -3,7 +3,7 @@
 It reads lines "NOTEBOOK<tab>LOG" and answers "EXIT CODE<tab>GB". What a page does and says stays in its fork and in its log;
 mmllm itself is not loaded beforehand, so a page imports it like anybody. tools/check.py starts it.
 """
-import gc, importlib, logging, os, signal, sys
+import contextlib, gc, importlib, logging, os, signal, sys
 
 MINUTES = 15                                      # before a notebook counts as hung
 LIBRARIES = """
@@ -26,7 +26,8 @@ def become(notebook, log):
 def main():
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE") # as mmllm says before it imports torch
     logging.disable()                             # what libraries complain about while they load, a page does not hear
-    for name in LIBRARIES: importlib.import_module(name)
+    for name in LIBRARIES:
+        with contextlib.suppress(ImportError): importlib.import_module(name) # a page that needs it will say so
     logging.disable(logging.NOTSET)
     gc.freeze()                                   # a fork shares what is never looked at
     for line in sys.stdin:
