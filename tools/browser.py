@@ -49,8 +49,15 @@ class Talk:
     "A chat in a page, with the words that a person would use for what they do."
     def __init__(self, page): self.page = page
     def open(self, url):
+        if self.page.url == url: return self.begin_again()
         self.page.goto(url, timeout=WAIT)
         self.box.wait_for(timeout=WAIT)
+        return self
+    def begin_again(self):
+        "The page as somebody finds it who comes back to it for something else."
+        self.finished(self.page.locator(".bot").count())
+        if self.page.locator(".mm-row").count(): self.press("Clear")
+        self.until("() => !document.querySelector('.mm-row')")
         return self
     @property
     def box(self): return self.page.get_by_label("Message: Enter sends").first
@@ -361,13 +368,16 @@ def memory(pid):
     import psutil
     return psutil.Process(pid).memory_info().rss / 1e9
 
-CHECKS = [types_and_streams, begins_with_an_example, sees_a_photo, pastes_and_drops, hears_the_microphone, hears_in_every_way, changes_the_model, stops_retries_edits_clears, refuses_files,
-          rude_text_stays_text, quick_clicks_leave_one_state, tabs_share_a_model, dark_and_narrow, lab_works_too]
+TOGETHER = [types_and_streams, begins_with_an_example, sees_a_photo, pastes_and_drops, stops_retries_edits_clears, refuses_files,
+            rude_text_stays_text, quick_clicks_leave_one_state] # one after the other in one page: half of a check's time is the start of a kernel
+CHECKS = [*TOGETHER, hears_the_microphone, hears_in_every_way, changes_the_model, tabs_share_a_model, dark_and_narrow, lab_works_too]
 
-def run(browser, check, url, shots):
-    "One check in a context of its own; returns what it measured, or raises."
-    measured, pages = [], []
+def run(browser, check, url, shots, shared):
+    "One check in a context of its own, or in the page in `shared`; returns what it measured, or raises."
+    if check not in TOGETHER: leave(shared)
+    measured, pages = [], shared if check in TOGETHER else []
     def new(width=900, height=860):
+        if pages is shared and pages: return pages[-1]
         context = browser.new_context(viewport=dict(width=width, height=height), accept_downloads=True, permissions=["clipboard-read", "clipboard-write"])
         context.route(re.compile(r"^https?://(?!127\.0\.0\.1|localhost)"), lambda route: route.abort()) # nothing from elsewhere is needed
         pages.append(context.new_page())
@@ -377,12 +387,17 @@ def run(browser, check, url, shots):
     try: check(new, url, shot, lambda what, value: measured.append((what, value)))
     except Exception:
         if shots and pages and not pages[-1].is_closed(): pages[-1].screenshot(path=str(Path(shots)/f"failed-{check.__name__}.png"))
+        leave(pages)
         raise
-    finally:
-        for page in pages:
-            if not page.is_closed(): page.goto("about:blank") # so that Voila hears of it
-            page.context.close()
+    if pages is not shared: leave(pages)
     return measured
+
+def leave(pages):
+    "Close every page, and forget it."
+    while pages:
+        page = pages.pop()
+        if not page.is_closed(): page.goto("about:blank") # so that Voila hears of it
+        page.context.close()
 
 def spoken(sound, folder):
     "The sound after two seconds of silence, as of a person who first looks whether the recording is on; a busy machine needs the second."
@@ -417,7 +432,7 @@ def main():
     SOUND = sorted(speech.glob("*.wav"))[2]
     SAID = load_librivox()[1][2]
     if args.shots: Path(args.shots).mkdir(parents=True, exist_ok=True)
-    port, other, failed, measured = free_port(), free_port(), 0, []
+    port, other, failed, measured, shared = free_port(), free_port(), 0, [], []
     chosen = [c for c in CHECKS if not args.words or any(w in c.__name__ for w in args.words)]
     start = time.time()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p, \
@@ -428,8 +443,8 @@ def main():
             began = time.time()
             try:
                 if check is lab_works_too:
-                    with lab(folder, other): found = run(browser, check, f"http://127.0.0.1:{other}/lab/tree/{DEMO.name}", args.shots)
-                else: found = run(browser, check, f"http://127.0.0.1:{port}/", args.shots)
+                    with lab(folder, other): found = run(browser, check, f"http://127.0.0.1:{other}/lab/tree/{DEMO.name}", args.shots, shared)
+                else: found = run(browser, check, f"http://127.0.0.1:{port}/", args.shots, shared)
                 measured += found
                 print(f"ok    {check.__name__.replace('_', ' ')}  ({time.time() - began:.0f} s)", flush=True)
             except Exception as error:
