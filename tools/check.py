@@ -78,7 +78,8 @@ class Forks:
 here = threading.local()                          # the forks of each of the two that work
 
 def forks():
-    if not hasattr(here, "forks"): here.forks = Forks()
+    "Those of this thread; new ones if their process has ended."
+    if not hasattr(here, "forks") or here.forks.process.poll() is not None: here.forks = Forks()
     return here.forks
 
 def threads(): return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if PAIR else {}
