@@ -24,8 +24,8 @@ from .gguf import export_gguf
 # %% ../../nbs/12_export/03_llava.ipynb #llavax04
 def _check_whole(config):
     if config.max_tiles == 1: return
-    raise ExportError(f"this bundle sees up to {config.max_tiles} tiles of a picture, and LLaVA the "
-                      "whole only: export hf, or train one with max_tiles=1")
+    raise ExportError(f"this bundle sees up to {config.max_tiles} tiles of a picture, and LLaVA "
+                      "the whole only: export hf, or train one with max_tiles=1")
 
 def check_llava(
     config: MMConfig, # of a bundle
