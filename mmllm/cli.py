@@ -76,10 +76,13 @@ def data(
         for record in spread_evenly(records, 5): print(describe_record(record))
         print("contact sheet:", contact_sheet(records, out/f"{Path(part.name).name}.png"))
 
+# %% ../nbs/13_cli.ipynb #which001
+_WHICH = Param("clip, align, tune, answer, listen-asr, listen; all: what sees; not given: "
+               "all, or with data of your own tune", str, opt=False, nargs="?")
+
 # %% ../nbs/13_cli.ipynb #a928969f
 def train(
-    stage: Param("clip, align, tune, answer, listen-asr, listen; all: what sees; not given: "
-                 "all, or with data of your own tune", str, opt=False, nargs="?") = None,  # which
+    stage: _WHICH = None,  # of training
     preset: str = "auto",  # tiny, lite, full or auto
     out: str = None,       # folder for the bundles; runs/PRESET if not given
     epochs: int = None,    # over the photos (of `all`: in `tune`); the stage's own if not given
@@ -98,11 +101,12 @@ def train(
     projector: str = None, # of images, of a fresh model: grid, or llava, which export llava takes
     image_tokens: int = None,  # of a fresh model, a square number; 0: every place its encoder sees
     pad_to_square: store_true = False,  # a fresh model sees images filled up, not stretched
+    max_tiles: int = None,  # 2 to 4: a fresh model sees large images in so many tiles too
 ):
     "Teach a model. Raises `TrainingError`, `ForeignFiles`, `DataError`."
     from mmllm.training import DatasetRecipe, RECIPES, train_recipe
     preset = get_preset(preset, projector=projector, image_tokens=image_tokens,
-                        pad_to_square=pad_to_square or None)
+                        pad_to_square=pad_to_square or None, max_tiles=max_tiles)
     if data not in RECIPES:
         data = DatasetRecipe(data, base, form, photos, validation, max_rows, skip_bad, seed, rows)
     stage = stage or ("all" if data in RECIPES else "tune")

@@ -69,6 +69,7 @@ class Preset:
     memory_gb: float = 1.   # what running it takes, roughly
     projector: str = "grid" # of images: `grid`, ours; or `llava`
     pad_to_square: bool = False # are images filled up to a square, or stretched to one?
+    max_tiles: int = 1      # that a large image is cut in, beside the whole; 1: it is not cut
 
 # %% ../nbs/00_core.ipynb #eea5b436
 _tiny = Preset(

@@ -37,6 +37,7 @@ VALUES = [
     ("name_tokens", -1), ("name_tokens", "x"), ("word_tokens", -1), ("words", 5),
     ("trained_in_four_bit", "yes"), ("audio_projector_trained", 5),
     ("projector", None), ("projector", 5), ("projector", "qformer"), ("projector", "llava"), ("pad_to_square", None), ("pad_to_square", "yes"), ("pad_to_square", 1),
+    ("max_tiles", None), ("max_tiles", 0), ("max_tiles", 5), ("max_tiles", True), ("max_tiles", 2.5), ("max_tiles", 10**30),
 ]
 
 @pytest.mark.parametrize("key, value", VALUES, ids=lambda value: ascii(value)[:24])

@@ -8,13 +8,12 @@ same captions in each step, so the loss has to be the same. Nothing is saved.
 """
 import argparse, tempfile, time
 import numpy as np
-from functools import partial
 from torch.optim import AdamW
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 from mmllm.data import image_messages, load_records, make_record, CAPTION_PROMPT
 from mmllm.model import MMModel
-from mmllm.training import ConversationDataset, DatasetRecipe, StageTrainer, get_stage, set_trainable
+from mmllm.training import ConversationDataset, DatasetRecipe, Meter, StageTrainer, get_stage, set_trainable
 from mmllm.vision import FeatureCache
 
 class SamePrompt(ConversationDataset):
@@ -49,7 +48,7 @@ def learn(make, model, stage, examples, batch_size, collate):
     optimizer = AdamW(stage.param_groups(model), lr=stage.learning_rate, weight_decay=0.)
     trainer = make(model=model, args=settings(batch_size), data_collator=collate, train_dataset=examples,
                    optimizers=(optimizer, None))
-    trainer.stage, trainer.model_accepts_loss_kwargs = stage, False
+    trainer.stage, trainer.meter, trainer.model_accepts_loss_kwargs = stage, Meter(), False
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock := Clock())
     trainer.train()
@@ -59,7 +58,8 @@ def counted(collate, positions):
     "A collator that notes how many positions its batches have."
     def count(examples):
         batch = collate(examples)
-        positions.append(batch["input_ids"].numel())
+        whole = batch["groups"][None] if "groups" in batch else batch
+        positions.append(whole["input_ids"].numel())
         return batch
     return count
 
@@ -89,7 +89,8 @@ def main(data, photos, rounds):
         trees = SamePrompt(chosen, stage)
         flat = [one for i in range(len(trees)) for one in trees[i]] # the same order
         sides = {
-            "ours": (StageTrainer, ours, trees, stage.batch_size, partial(stage.collate, ours)),
+            "ours": (StageTrainer, ours, trees, stage.batch_size,
+                     lambda examples: {"groups": {None: stage.collate(ours, examples)}}),
             "plain": (Trainer, plain, flat, stage.batch_size * n // len(chosen),
                       lambda examples: dict(plain.processor(examples, add_generation_prompt=False))),
         }

@@ -94,6 +94,13 @@ def encode_image(self:Engine,
     "What CLIP sees in a picture; raises a `MediaError`."
     return self.image_cache([image.data])[0]
 
+@patch
+def encode_views(self:Engine,
+    image: Attachment,  # of the kind `image`
+) -> list:  # (P, D) features of the picture, and of each of its tiles
+    "What CLIP sees in a picture, and closer where the model has tiles; raises a `MediaError`."
+    return list(self.image_cache(self.model.vision.views(image.data)))
+
 # %% ../../nbs/10_chat/01_engine.ipynb #83472cac
 @patch
 def transcribe(self:Engine,
@@ -127,7 +134,7 @@ def prepare(self:Engine,
 ):
     "Encode a picture or transcribe a sound before it is asked about; raises what these raise."
     with self.lock:
-        if item.kind == "image": self.encode_image(item)
+        if item.kind == "image": self.encode_views(item)
         else: self.transcribe(item)
 
 # %% ../../nbs/10_chat/01_engine.ipynb #0b59be66
@@ -141,11 +148,17 @@ def _audio_parts(self:Engine, sound, transcript, question, mode):
     return parts
 
 @patch
+def _image_parts(self:Engine, turn):
+    "Pictures as the language model gets them: features of all that is seen of each."
+    views = [view for image in turn.images for view in self.encode_views(image)]
+    return [{"type": "image", "image": view} for view in views]
+
+@patch
 def _user_message(self:Engine, turn, mode):
     "The question of a turn; sounds that were not heard yet are transcribed, and noted in it."
     if len(turn.transcripts) < len(turn.audio):
         turn.transcripts = [self.transcribe(sound, mode != "tokens") for sound in turn.audio]
-    parts = [{"type": "image", "image": self.encode_image(image)} for image in turn.images]
+    parts = self._image_parts(turn)
     for sound, transcript in zip(turn.audio, turn.transcripts):
         parts += self._audio_parts(sound, transcript, turn.text, mode)
     if turn.text: parts.append({"type": "text", "text": turn.text})

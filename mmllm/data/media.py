@@ -233,11 +233,12 @@ class StoredImage:
     key: str                 # SHA-256 of the file, hexadecimal
     path: Path | None = None # the file, if it is at hand
     name: str = ""           # name for people
-
-def _path_of(image):
-    if image.path is not None: return image.path
-    name, advice = shown_name(image.name or image.key[:12]), "give its path, or its features"
-    raise MediaNotFound(f"the file of {name} is not at hand: {advice}")
+    @property
+    def source(self):
+        "What is opened: its file; raises `MediaNotFound` where there is none."
+        if self.path is not None: return self.path
+        name, advice = shown_name(self.name or self.key[:12]), "give its path, or its features"
+        raise MediaNotFound(f"the file of {name} is not at hand: {advice}")
 
 # %% ../../nbs/02_data/00_media.ipynb #6364d3f0
 def load_image(
@@ -245,7 +246,7 @@ def load_image(
     max_pixels=MAX_PIXELS, # largest number of pixels that is decoded
 ) -> np.ndarray:           # (H, W, 3) uint8, upright
     "Any JPEG, PNG, WebP or GIF (first frame) as an array; raises a `MediaError`."
-    if isinstance(src, StoredImage): src = _path_of(src)
+    if isinstance(src, StoredImage): src = src.source
     if isinstance(src, np.ndarray): src = _from_array(src, max_pixels)
     if isinstance(src, Image.Image): image, name = src, "the image given"
     else: image, name = _open_image(src, max_pixels)

@@ -215,8 +215,9 @@ def write_gguf(
 def has_llava_eyes(
     model, # `MMModel`
 ) -> bool:
-    "Whether pictures are seen as LLaVA sees them: by a CLIP and two matrices."
-    return model.config.projector == "llava" and isinstance(model.vision, HubClip)
+    "Whether pictures are seen as LLaVA sees them: whole, by a CLIP and two matrices."
+    is_whole = model.config.max_tiles == 1
+    return model.config.projector == "llava" and is_whole and isinstance(model.vision, HubClip)
 
 def mmproj_tensors(
     model, # `MMModel` with LLaVA's eyes
@@ -265,7 +266,7 @@ def write_mmproj(
     "Write what llama.cpp needs to see; raises `ExportError` for a bundle with other eyes."
     if not has_llava_eyes(model):
         raise ExportError("llama.cpp knows no such eyes: an mmproj needs a bundle with the "
-                          "projector llava and a CLIP")
+                          "projector llava, a CLIP, and no tiles")
     writer = gguf.GGUFWriter(file, "clip")
     _add_eyes(writer, model, name)
     for key, weight in mmproj_tensors(model):

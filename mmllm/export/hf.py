@@ -97,6 +97,7 @@ def _old_tokenizer(config):
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config["additional_special_tokens"] = config.pop("extra_special_tokens", [])
+    config["model_input_names"] = ["input_ids", "attention_mask"] # and no `token_type_ids`
     for name in ("backend", "is_local", "local_files_only"): config.pop(name, None)
 
 # %% ../../nbs/12_export/00_hf.ipynb #cba7399f

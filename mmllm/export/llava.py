@@ -22,6 +22,11 @@ from mmllm.export.hf import (
 from .gguf import export_gguf
 
 # %% ../../nbs/12_export/03_llava.ipynb #llavax04
+def _check_whole(config):
+    if config.max_tiles == 1: return
+    raise ExportError(f"this bundle sees up to {config.max_tiles} tiles of a picture, and LLaVA "
+                      "the whole only: export hf, or train one with max_tiles=1")
+
 def check_llava(
     config: MMConfig, # of a bundle
 ):
@@ -29,6 +34,7 @@ def check_llava(
     if config.projector != "llava":
         raise ExportError(f"this bundle has the projector {config.projector}, which other programs "
                           "do not know: export hf, or train one with the projector llava")
+    _check_whole(config)
     family = model_type(fetch(config.vision, config.bases.get("vision", {}).get("revision")))
     if family != "clip":
         raise ExportError(f"this bundle sees with {config.vision!r}, and LLaVA with a CLIP: "
@@ -121,10 +127,6 @@ def _old_llava(config):
     text.pop("_name_or_path", None) # a folder of this machine
     _old_rope(text)
 
-def _old_llava_tokenizer(config):
-    _old_tokenizer(config)
-    config["model_input_names"] = ["input_ids", "attention_mask"] # and no `token_type_ids`
-
 def write_llava(
     model,        # `MMModel` with LLaVA's projector and plain weights; it gets `IMAGE_TOKEN`
     folder: Path, # an empty one
@@ -140,7 +142,7 @@ def write_llava(
     generation.suppress_tokens = [token_id]
     generation.save_pretrained(folder)
     _edit_json(folder/"config.json", _old_llava)
-    _edit_json(folder/"tokenizer_config.json", _old_llava_tokenizer)
+    _edit_json(folder/"tokenizer_config.json", _old_tokenizer)
     save_torch_state_dict(llava_state(model), folder)
 
 # %% ../../nbs/12_export/03_llava.ipynb #llavax17

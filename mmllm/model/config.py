@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from transformers import PreTrainedConfig
 from ..core import MMError, PRESETS
+from ..vision.tiles import MAX_TILES
 
 # %% ../../nbs/07_model/00_config.ipynb #14902c3f
 FORMAT = 2 # of the names in a saved model; 1 had no number
@@ -57,18 +58,18 @@ class MMConfig(OwnSizes):
         trained_in_four_bit: bool=False, # did its adapter learn beside NF4 weights?
         projector: str="grid",     # of images: `grid`, ours; or `llava`
         pad_to_square: bool=False, # are images filled up to a square, or stretched to one?
+        max_tiles: int=1,          # that a large image is cut in; 1: it is not cut
         preset: str="lite",        # what it was made from
         format: int=FORMAT,        # of the names in a saved model
         **kwargs,                  # of `OwnSizes`, and of `PreTrainedConfig`
     ):
         super().__init__(**kwargs)
-        self.vision, self.audio, self.language = vision, audio, language
-        self.bases, self.format, self.pad_to_square = bases or {}, format, pad_to_square
+        self.vision, self.audio, self.language, self.format = vision, audio, language, format
+        self.bases, self.preset, self.trained_in_four_bit = bases or {}, preset, trained_in_four_bit
         self.image_tokens, self.concept_tokens = image_tokens, concept_tokens
-        self.lora_r, self.lora_alpha = lora_r, lora_alpha
-        self.vision_lora_r, self.audio_lora_r = vision_lora_r, audio_lora_r
-        self.audio_projector_trained, self.preset = audio_projector_trained, preset
-        self.trained_in_four_bit, self.projector = trained_in_four_bit, projector
+        self.projector, self.pad_to_square, self.max_tiles = projector, pad_to_square, max_tiles
+        self.lora_r, self.lora_alpha, self.vision_lora_r = lora_r, lora_alpha, vision_lora_r
+        self.audio_lora_r, self.audio_projector_trained = audio_lora_r, audio_projector_trained
 
 # %% ../../nbs/07_model/00_config.ipynb #conferr1
 class BundleError(MMError, ValueError):
@@ -150,6 +151,7 @@ FIELDS = {
     "trained_in_four_bit": _FLAG,
     "projector": Field(_is_projector, f"one of {', '.join(PROJECTORS)}"),
     "pad_to_square": _FLAG,
+    "max_tiles": _whole(1, MAX_TILES),
     "preset": Field(_is_preset, f"one of {', '.join(PRESETS)}"),
     "format": _whole(1, FORMAT),
 }

@@ -101,8 +101,8 @@ class MMModel(PreTrainedModel):
         self.projectors = parts.to(table.device)
         self.audio_encoder = AudioEncoder(config.audio, device, config.audio_lora_r,
                                           _revision(config, "audio"))
-        self.processor = MMProcessor(tokenizer, vision.preprocess,
-                                     config.image_tokens + named, self.audio_encoder)
+        self.processor = MMProcessor(tokenizer, vision.preprocess, config.image_tokens + named,
+                                     self.audio_encoder, views=vision.views)
 
     @property
     def merged(self) -> bool:
@@ -138,8 +138,8 @@ def _check_base(config, part):
     name, revision = getattr(config, part), _revision(config, part)
     folder, known = fetch(name, revision), config.bases.get(part, {})
     found = {"revision": revision or _commit(folder)}
-    for key, compute in _HASHES.items():
-        found[key] = compute(folder)
+    for key, digest in _HASHES.items():
+        found[key] = digest(folder)
         if known.get(key, found[key]) == found[key]: continue
         raise BundleError(f"the bundle was made for other weights of {name!r} ({part}): "
                           "name the ones it was made for, or train again")
@@ -167,7 +167,7 @@ def _load_vision(config, device):
     if config.vision_own_blocks: vision.add_own_blocks(config.vision_own_blocks)
     if config.vision_lora_r: vision.add_lora(config.vision_lora_r)
     _check_grid(config, vision.grid)
-    vision.pads = config.pad_to_square
+    vision.pads, vision.max_tiles = config.pad_to_square, config.max_tiles
     return vision.requires_grad_(False)
 
 @patch(cls_method=True)
@@ -216,7 +216,7 @@ def expected_states(
 
 # %% ../../nbs/07_model/01_model.ipynb #c4ca4238
 def _fields_of(preset):
-    names = (*PARTS, "concept_tokens", "projector", "pad_to_square")
+    names = (*PARTS, "concept_tokens", "projector", "pad_to_square", "max_tiles")
     fields = {name: getattr(preset, name) for name in names}
     return fields | {"preset": preset.name, "image_tokens": preset.image_tokens or 1}
 

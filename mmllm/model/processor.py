@@ -10,7 +10,7 @@ __all__ = ['IMAGE', 'AUDIO', 'FRAMES_PER_TOKEN', 'AUDIO_MODES', 'PromptError', '
 # %% ../../nbs/07_model/00_processor.ipynb #imports
 import torch
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fastcore.basics import patch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -74,14 +74,15 @@ class MMProcessor:
     def __init__(self,
         tokenizer,                     # of the language model
         preprocess,                    # function: list of images -> (B, 3, S, S) pixel values
-        image_tokens: int,             # rows that one image takes
+        image_tokens: int,             # rows that one image takes, or one view of it
         audio_encoder,                 # `AudioEncoder`, or the name of a Whisper
         audio_mode: str="transcript",  # what stands for a sound: `transcript`, `tokens` or `both`
         features=None,                 # `FeatureCache`: batches hold features in place of pixels
+        views=None,                    # function: image -> images that are seen of it; None: itself
     ):
         if not isinstance(audio_encoder, AudioEncoder): audio_encoder = AudioEncoder(audio_encoder)
-        self.tokenizer = tokenizer
-        self.preprocess = preprocess
+        self.tokenizer, self.preprocess = tokenizer, preprocess
+        self.views = views or (lambda image: [image])
         self.image_tokens = image_tokens
         self.audio_encoder = audio_encoder
         self.audio_mode = audio_mode
@@ -185,11 +186,12 @@ def encode(self:MMProcessor,
 ) -> EncodedConversation:
     "One conversation as rows; raises `LanguageError`, `PromptError`, or what media raise."
     messages = self.prepare_audio(as_messages(conversation))
-    encoded = EncodedConversation()
+    encoded, pad_token_id = EncodedConversation(), self.tokenizer.pad_token_id
     for segment in chat_segments(self.tokenizer, messages, add_generation_prompt):
-        is_audio = isinstance(segment.value, EncodedAudio)
-        length = segment.value.tokens if is_audio else self.image_tokens
-        encoded._add_segment(segment, self.tokenizer.pad_token_id, length)
+        value = segment.value
+        length = value.tokens if isinstance(value, EncodedAudio) else self.image_tokens
+        for view in self.views(value) if segment.kind == "image" else [value]:
+            encoded._add_segment(replace(segment, value=view), pad_token_id, length)
     return encoded
 
 # %% ../../nbs/07_model/00_processor.ipynb #33e75ff0

@@ -147,6 +147,16 @@ def _rows_of(batch, rows, image_tokens, longest):
         elif pictures.stop > pictures.start: part[name] = value[pictures]
     return part
 
+# %% ../../nbs/08_training/02_align_tune.ipynb #tiles109
+def _with_views(model, record):
+    images = record.get("images", ())
+    return {"images": [view for image in images for view in model.processor.views(image)]}
+
+def _encode_pictures(model, records):
+    "Every picture once, with its tiles, some records at a time."
+    for some in chunked(records, 256 // model.vision.max_views):
+        image_features(model, [_with_views(model, record) for record in some])
+
 # %% ../../nbs/08_training/02_align_tune.ipynb #8090f175
 @patch
 def texts(self:AlignStage,
@@ -159,10 +169,6 @@ def texts(self:AlignStage,
 def for_validation(self:AlignStage):
     "The stage with the questions that every validation asks, whatever it trains on."
     return replace(self, epochs=1, questions=5, pairs=2, text=0)
-
-def _encode_pictures(model, records):
-    "Every picture once, some records at a time."
-    for start in range(0, len(records), 256): image_features(model, records[start:start + 256])
 
 @patch
 def dataset(self:AlignStage,

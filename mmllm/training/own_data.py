@@ -17,10 +17,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from ..core import cache_dir, get_preset
 from ..files import recover_folder
-from ..data.media import image_key, load_audio
+from ..data.media import DataError, image_key, load_audio
 from ..data.conversations import inline_media
 from ..data.datasets import PlannedDataset, epoch_order
-from ..data.records import load_mixture
+from ..data.records import load_mixture, parse_share
 from ..data.streams import stream_mixture
 from ..vision.features import FeatureCache, TensorFolder
 from ..language import encode_text
@@ -256,6 +256,11 @@ class DatasetRecipe:
 # %% ../../nbs/08_training/08_own_data.ipynb #266cea1e
 OWN_STAGES = {"listen-asr": RecordedTranscriptionStage, "listen": RecordedListenStage}
 
+def _as_noted(value):
+    "A setting as text: `5%` for .05 too, so that both are the same run."
+    try: return f"{100 * parse_share(value):g}%"
+    except DataError: return str(value)
+
 @patch
 def stage(self:DatasetRecipe,
     name: str, # name of a stage
@@ -266,6 +271,7 @@ def stage(self:DatasetRecipe,
     stage = get_stage(OWN_STAGES.get(name, name), **changes)
     names = ("data", "base", "form", "validation", "max_rows", "skip_bad", "seed")
     stage.data = {name: str(getattr(self, name)) for name in names}
+    stage.data |= {name: _as_noted(getattr(self, name)) for name in ("validation", "skip_bad")}
     if self.rows is not None: stage.data["rows"] = str(self.rows)
     if self.max_positions is not None: stage.max_positions = self.max_positions
     return stage
@@ -316,7 +322,7 @@ def _has_room(model, records, cache, feature_gb):
     "Whether the features of all pictures may be kept; says so if not."
     first = next((record["images"][0] for record in records if record["images"]), None)
     if first is None: return True
-    size = 2 * math.prod(cache([first]).shape[1:])
+    size = 2 * math.prod(cache([first]).shape[1:]) * model.vision.max_views
     gigabytes = size * sum(len(record["images"]) for record in records) / 1e9
     free = shutil.disk_usage(cache.items.path).free / 1e9
     if gigabytes <= min(feature_gb, free / 2): return True

@@ -57,7 +57,7 @@ def stage_names(
 SMALL_DATA_STAGES = {"clip": SyntheticClipStage, "align": SyntheticAlignStage,
                      "tune": SyntheticTuneStage}
 SHIPPED_EYES = {"vision": "lite-clip", "image_tokens": 16} # whose features of COCO128 are shipped
-EYES = ("projector", "pad_to_square", "image_tokens") # settings of a preset, and of a bundle
+EYES = ("projector", "pad_to_square", "max_tiles", "image_tokens") # of a preset, and of a bundle
 
 def _is_lite(preset):
     "Whether it is the lite preset with eyes of its own."

@@ -43,6 +43,7 @@ class DualEncoder(nn.Module):
         self.concepts = CONCEPTS    # what `concept_logits` tells of; `set_words` adds to them
         self.own_weights = "heads." # where keys of weights begin that training may change
         self.pads = False           # fill images up to a square, in place of stretching them?
+        self.max_tiles = 1          # that a large image is cut in (`05_tiles`); 1: it is not cut
         self.reset_cache()
 
     def reset_cache(self):

@@ -298,7 +298,8 @@ def check_photos(
 # %% ../../nbs/03_vision/04_features.ipynb #splitv02
 def _is_shipped(encoder):
     "Whether the shipped features are what this encoder would say."
-    if not isinstance(encoder, LiteClip) or encoder.own_blocks or encoder.pads: return False
+    if not isinstance(encoder, LiteClip) or encoder.own_blocks: return False
+    if encoder.pads or encoder.max_tiles > 1: return False
     return (encoder.grid ** 2, encoder.width) == FEATURE_SHAPE
 
 # %% ../../nbs/03_vision/04_features.ipynb #hand0005
