@@ -268,7 +268,8 @@ def test_the_pages_of_a_chat_share_it(model, address, backend):
     from mmllm.chat.remote import RemoteEngine
     def page(n):
         far, said = RemoteEngine("tiny", address, "none"), []
-        note = lambda kind, value: said.append(value) if kind == "text" else None
+        def note(kind, value):
+            if kind == "text": said.append(value)
         turns = [Turn(f"{WORDS[n]} {n}")]
         far.stream_reply(f"page {n}", turns, GenerationSettings(max_new_tokens=TOKENS), note, lambda: False)
         turns[0].reply, turns[0].state = said[-1], "done"

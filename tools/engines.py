@@ -7,6 +7,7 @@
 import argparse, statistics, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import repeat
 import httpx2 as httpx
 import torch
 import xllamacpp
@@ -118,11 +119,11 @@ def replies(bundle, photos, texts):
 def together(bundle, texts):
     "How many replies of llama.cpp are the same alone and among others, greedy and drawn by a seed."
     model, asked = loaded(bundle, "llama.cpp, F16"), [ask(question) for question, _ in text_questions()[:texts]]
+    def reply(n, options):
+        with model.seeded(n): return model.reply(asked[n], max_new_tokens=40, **options)
     for name, options in {"greedy": {}, "temperature 1": dict(do_sample=True, temperature=1., top_k=0)}.items():
-        def reply(n):
-            with model.seeded(n): return model.reply(asked[n], max_new_tokens=40, on_text=lambda text: None, **options)
-        alone = [reply(n) for n in range(len(asked))]
-        with ThreadPoolExecutor(16) as pool: beside = list(pool.map(reply, range(len(asked))))
+        alone = [reply(n, options) for n in range(len(asked))]
+        with ThreadPoolExecutor(16) as pool: beside = list(pool.map(reply, range(len(asked)), repeat(options)))
         print(f"{name}: {sum(a == b for a, b in zip(alone, beside))} of {len(asked)} replies are the same among 15 others", flush=True)
 
 def main():

@@ -128,6 +128,10 @@ class _Sequence:
 
     def __len__(self): return max(self.length, self.reserved)
 
+    def known(self):
+        "The rows that are in the context; None if there are none."
+        return None if self.rows is None else self.rows[:self.length]
+
 class LlamaContext:
     "The weights of a GGUF, and a context that several conversations share."
     def __init__(self,
@@ -177,17 +181,27 @@ def take(self:LlamaContext,
 
 # %% ../../nbs/12_export/03_llama_cpp.ipynb #386d0089
 @patch
+def _most_alike(self:LlamaContext, rows):
+    "The sequence that begins most like these rows, and how many are the same."
+    def alike(other): return common_prefix(other.known(), rows[:READ_ROWS])
+    best = max(self.sequences.values(), key=alike)
+    return best, common_prefix(best.known(), rows)
+
+@patch
 def rewind(self:LlamaContext,
     sequence,      # of `take`
     rows: Tensor,  # (T, D) float32 of the conversation as it is now
 ) -> int:          # rows that need not be read again
-    "Keep what two prompts have in common."
+    "Keep what is known of a prompt already, from this conversation or from another one."
     _, lib = llama_library()
-    known = None if sequence.rows is None else sequence.rows[:sequence.length]
-    sequence.length = min(common_prefix(known, rows), len(rows) - 1)
-    sequence.rows = rows
-    memory = lib.llama_get_memory(self.c)
-    lib.llama_memory_seq_rm(memory, sequence.number, sequence.length, -1)
+    memory, source, same = lib.llama_get_memory(self.c), sequence, 0
+    if sequence.rows is None: source, same = self._most_alike(rows)
+    else: same = common_prefix(sequence.known(), rows)
+    sequence.rows, sequence.length = rows, min(same, len(rows) - 1)
+    if source is sequence:
+        lib.llama_memory_seq_rm(memory, sequence.number, sequence.length, -1)
+    elif sequence.length:
+        lib.llama_memory_seq_cp(memory, source.number, sequence.number, 0, sequence.length)
     return sequence.length
 
 # %% ../../nbs/12_export/03_llama_cpp.ipynb #read0001

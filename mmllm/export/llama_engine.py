@@ -37,6 +37,7 @@ class _Reply:
         self.sequence, self.reused, self.turn = None, 0, 0
         self.listens, self.news = listens, threading.Condition(lock)
         self.told, self.answered = 0, -1 if listens else 0 # how often, and up to which time
+        self.is_pending, self.next = False, None # what was computed and not shown yet
         self.error, self.is_stopped, self.is_done = None, False, False
         self.thread = threading.current_thread()
 
@@ -46,19 +47,31 @@ class _Reply:
         "Whether all that was told was looked at."
         return self.answered == self.told
 
-    def add(self, context, place):
-        "Choose the token that comes after a place of the latest batch."
-        _, lib = llama_library()
-        if len(self.ids) < self.options["min_new_tokens"]:
-            context.logits(place)[self.options["eos_token_id"]] = -math.inf
-        self.ids.append(lib.llama_sampler_sample(self.sampler, context.c, place))
+# %% ../../nbs/12_export/04_llama_engine.ipynb #reply002
+@patch
+def choose(self:_Reply, context, place):
+    "Choose the token that comes after a place of the latest batch."
+    _, lib = llama_library()
+    if len(self.ids) < self.options["min_new_tokens"]:
+        context.logits(place)[self.options["eos_token_id"]] = -math.inf
+    self.next = lib.llama_sampler_sample(self.sampler, context.c, place)
 
-    def is_over(self):
-        "Whether it ended, is as long as it may be, was stopped, or failed."
-        if self.is_stopped or self.error: return True
-        if not self.ids: return False
-        is_end = self.ids[-1] in self.options["eos_token_id"]
-        return is_end or len(self.ids) >= self.options["max_new_tokens"]
+@patch
+def show(self:_Reply):
+    "Show what was computed, if all before it was looked at."
+    if self.is_stopped or not self.is_pending or not self.is_ready(): return
+    if self.next is not None: self.ids.append(self.next)
+    self.is_pending, self.next = False, None
+    if self.listens: self.told += 1
+    self.news.notify_all()
+
+@patch
+def is_over(self:_Reply):
+    "Whether it ended, is as long as it may be, was stopped, or failed."
+    if self.is_stopped or self.error: return True
+    if not self.ids: return False
+    is_end = self.ids[-1] in self.options["eos_token_id"]
+    return is_end or len(self.ids) >= self.options["max_new_tokens"]
 
 # %% ../../nbs/12_export/04_llama_engine.ipynb #engine01
 class LlamaCppBackend(Backend):
@@ -113,7 +126,7 @@ def from_model(cls:LlamaCppBackend,
 # %% ../../nbs/12_export/04_llama_engine.ipynb #rounds01
 @patch
 def _keep(self:LlamaCppBackend, reply):
-    "Note what the context has read: the prompt, and the reply but for its last token."
+    "Note what the context has read: the prompt, and the reply, mostly without its last token."
     said = self.table[torch.tensor(reply.ids, dtype=torch.long)].float()
     sequence, sequence.reserved = reply.sequence, 0
     sequence.rows = torch.cat([reply.prompt, said])[:sequence.length]
@@ -165,14 +178,13 @@ def drop(self:LlamaCppBackend,
         else: self.changed.notify()
 
 # %% ../../nbs/12_export/04_llama_engine.ipynb #rounds04
-PATIENCE = .25 # seconds in which those who got a token may say that they are ready for more
-
 @patch
 def _choose(self:LlamaCppBackend): # -> pairs of a reply and the rows that it reads
-    ready = [reply for reply in self.replies if reply.is_ready() and reply.sequence is not None]
+    ready = [reply for reply in self.replies
+             if reply.sequence is not None and not reply.is_pending]
     chosen = [(reply, self.table[reply.ids[-1:]].float()) for reply in ready if reply.ids]
     room = READ_ROWS - len(chosen)
-    readers = (reply for reply in ready if not reply.ids)
+    readers = (reply for reply in ready if not reply.ids and reply.is_ready())
     for reply in sorted(readers, key=lambda reply: reply.turn):
         if room <= 0: break
         rows = reply.prompt[reply.sequence.length:][:room]
@@ -180,26 +192,20 @@ def _choose(self:LlamaCppBackend): # -> pairs of a reply and the rows that it re
         room -= len(rows)
     return chosen
 
-@patch
-def _tell(self:LlamaCppBackend, chosen):
-    told = [reply for reply, _ in chosen if reply.listens and not reply.is_done]
-    for reply in told:
-        reply.told += 1
-        reply.news.notify_all()
-    def is_answered(): return all(reply.is_ready() or reply.is_stopped for reply in told)
-    self.changed.wait_for(is_answered, PATIENCE)
-
 # %% ../../nbs/12_export/04_llama_engine.ipynb #rounds09
+PATIENCE = .25 # seconds
+
 @patch
 def _next_round(self:LlamaCppBackend, chosen): # of the round before; nobody at the end
+    def all_looked(): return all(reply.is_ready() or reply.is_stopped for reply, _ in chosen)
     with self.lock:
-        self._tidy()
-        self._tell(chosen)
+        self.changed.wait_for(all_looked, PATIENCE)
         while True:
+            for reply in self.replies: reply.show()
             self._tidy()
             self._admit()
             if not self.replies: break
-            if chosen := self._choose(): return chosen
+            if found := self._choose(): return found
             self.changed.wait(1)
         self.worker = None
         return []
@@ -209,8 +215,8 @@ def _next_round(self:LlamaCppBackend, chosen): # of the round before; nobody at 
 def _do_round(self:LlamaCppBackend, chosen):
     places = self.llama.read([(reply.sequence, rows) for reply, rows in chosen])
     for place, (reply, _) in zip(places, chosen):
-        reply.turn = next(self.turns)
-        if reply.sequence.length >= len(reply.prompt): reply.add(self.llama, place)
+        reply.turn, reply.is_pending = next(self.turns), True
+        if reply.sequence.length >= len(reply.prompt): reply.choose(self.llama, place)
 
 @patch
 def _work(self:LlamaCppBackend): # in a thread of its own
