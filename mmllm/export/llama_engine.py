@@ -47,31 +47,27 @@ class _Reply:
         "Whether all that was told was looked at."
         return self.answered == self.told
 
-# %% ../../nbs/12_export/04_llama_engine.ipynb #reply002
-@patch
-def choose(self:_Reply, context, place):
-    "Choose the token that comes after a place of the latest batch."
-    _, lib = llama_library()
-    if len(self.ids) < self.options["min_new_tokens"]:
-        context.logits(place)[self.options["eos_token_id"]] = -math.inf
-    self.next = lib.llama_sampler_sample(self.sampler, context.c, place)
+    def choose(self, context, place):
+        "Choose the token that comes after a place of the latest batch."
+        _, lib = llama_library()
+        if len(self.ids) < self.options["min_new_tokens"]:
+            context.logits(place)[self.options["eos_token_id"]] = -math.inf
+        self.next = lib.llama_sampler_sample(self.sampler, context.c, place)
 
-@patch
-def show(self:_Reply):
-    "Show what was computed, if all before it was looked at."
-    if self.is_stopped or not self.is_pending or not self.is_ready(): return
-    if self.next is not None: self.ids.append(self.next)
-    self.is_pending, self.next = False, None
-    if self.listens: self.told += 1
-    self.news.notify_all()
+    def show(self):
+        "Show what was computed, if all before it was looked at."
+        if self.is_stopped or not self.is_pending or not self.is_ready(): return
+        if self.next is not None: self.ids.append(self.next)
+        self.is_pending, self.next = False, None
+        if self.listens: self.told += 1
+        self.news.notify_all()
 
-@patch
-def is_over(self:_Reply):
-    "Whether it ended, is as long as it may be, was stopped, or failed."
-    if self.is_stopped or self.error: return True
-    if not self.ids: return False
-    is_end = self.ids[-1] in self.options["eos_token_id"]
-    return is_end or len(self.ids) >= self.options["max_new_tokens"]
+    def is_over(self):
+        "Whether it ended, is as long as it may be, was stopped, or failed."
+        if self.is_stopped or self.error: return True
+        if not self.ids: return False
+        is_end = self.ids[-1] in self.options["eos_token_id"]
+        return is_end or len(self.ids) >= self.options["max_new_tokens"]
 
 # %% ../../nbs/12_export/04_llama_engine.ipynb #engine01
 class LlamaCppBackend(Backend):
