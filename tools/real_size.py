@@ -3,8 +3,8 @@
     python tools/real_size.py FOLDER                     every station, each in a process of its own
     python tools/real_size.py FOLDER load align          these
 
-What `mmllm plan` predicts for as much work stands beside what was measured. A station needs what its process has to itself at most, and those of its tensors that are mapped from files. Files are
-resident too that nobody needs any more, the shards of Phi for one: the system takes them back when it likes.
+What `mmllm plan` predicts for as much work stands beside what was measured. A station needs what its process has to itself at most, its libraries, and those of its tensors that are mapped from files.
+Resident are more: the shards of Phi stay mapped when nobody needs them any more, until the system takes them back.
 
 FOLDER gets local folders as the Hub has them (CLIP-L/14-336, Whisper small, Phi-3.5-mini in bfloat16 shards; 10.3 GB), ten data sets that
 are drawn, the run, and `stations.json`. A station that is in there is not run again. Nothing is downloaded, and nothing is learned.
@@ -16,7 +16,7 @@ from notebooks import ROOT
 sys.path.insert(0, str(ROOT))
 
 SHARD_GB = 5 # as `save_pretrained` cuts
-WORK, MAPPED = {}, 0 # what a station had to do at a time; bytes of its tensors that lie in files
+WORK, MAPPED = {}, 0 # what a station had to do at a time; bytes of its tensors that lie in files, and of its libraries
 STAGES = ("clip", "align", "tune", "listen-asr", "listen")
 
 class Peak(threading.Thread):
@@ -42,10 +42,20 @@ def mapped_bytes():
             found[each.data_ptr()] = each.nbytes
     return sum(found.values())
 
+def program_bytes():
+    "Bytes of programs and libraries that are resident."
+    total, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        key, *values = line.split()
+        if not key.endswith(":"): counts = values[-1].startswith("/") and not values[-1].endswith(".safetensors")
+        elif counts and key == "Rss:": total += int(values[0]) * 2**10
+        elif counts and key == "Anonymous:": total -= int(values[0]) * 2**10
+    return total
+
 def weigh(batch):
     "Keep how much is done at a time, and what is mapped meanwhile."
     global MAPPED
-    MAPPED = max(MAPPED, mapped_bytes())
+    MAPPED = max(MAPPED, mapped_bytes() + program_bytes())
     counts, talk = {}, batch.get("spoken", batch)
     pictures = batch.get("pixel_values", batch.get("image_features"))
     if pictures is not None: counts["pictures"] = len(pictures)
@@ -98,7 +108,7 @@ def write_tensors(path, tensors):
 def nf4_tensors(name, shape, sample):
     "A matrix in NF4 as transformers saves it: a small random one over and over."
     import torch
-    weight, (rows, columns) = sample["weight"], shape
+    rows, columns = shape
     def over_and_over(part, count): return lambda: part.repeat(-(-count // len(part)))[:count]
     about = json.loads(bytes(sample["weight.quant_state.bitsandbytes__nf4"].tolist())) | {"shape": [rows, columns]}
     about = torch.tensor(list(json.dumps(about).encode()), dtype=torch.uint8)
@@ -183,6 +193,7 @@ def load(folder):
     from mmllm.model import MMModel
     model = MMModel.from_preset(preset(folder, "phi"), device="cpu")
     weigh({})
+    del model
 
 def save(folder):
     "A bundle of a model that has learned nothing."
