@@ -135,7 +135,7 @@ def write_nf4(folder):
         else: tensors[name] = torch.float32, tuple(weight.shape), lambda shape=weight.shape: torch.ones(shape) if len(shape) < 2 else torch.randn(shape) * .02
     write_tensors(folder/"phi-nf4"/"model.safetensors", tensors)
 
-def make(folder):
+def make(folder, layers=32):
     "Three folders of weights in the shapes of the Hub's, and ten data sets."
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, GenerationConfig, Phi3ForCausalLM, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
@@ -164,21 +164,21 @@ def make(folder):
 
     tokenizer = tiny._tiny_phi3_tokenizer()
     tokenizer.save_pretrained(folder/"phi")
-    (folder/"phi"/"config.json").write_text(json.dumps(phi_config(tokenizer), indent=1))
+    (folder/"phi"/"config.json").write_text(json.dumps(phi_config(tokenizer, layers), indent=1))
     ends = tokenizer.convert_tokens_to_ids(["<|end|>", "<|assistant|>", "<|endoftext|>"])
     GenerationConfig(bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends).save_pretrained(folder/"phi")
     write_shards(Phi3ForCausalLM, AutoConfig.from_pretrained(folder/"phi"), folder/"phi", torch.bfloat16)
     write_nf4(folder)
     write_example_sets(folder/"data", 20)
 
-def phi_config(tokenizer):
+def phi_config(tokenizer, layers):
     "The fields of Phi-3.5-mini's config.json; its factors of longrope are a line of the same length and ends."
     short, long = ([round(first * (last / first) ** (i / 47), 4) for i in range(48)] for first, last in ((1., 2.8), (1.08, 64.)))
     ids = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     return dict(
         architectures=["Phi3ForCausalLM"], model_type="phi3", attention_bias=False, attention_dropout=0., embd_pdrop=0., resid_pdrop=0., hidden_act="silu",
         auto_map={"AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"},
-        hidden_size=3072, intermediate_size=8192, num_attention_heads=32, num_hidden_layers=32, num_key_value_heads=32, vocab_size=32064,
+        hidden_size=3072, intermediate_size=8192, num_attention_heads=32, num_hidden_layers=layers, num_key_value_heads=32, vocab_size=32064,
         initializer_range=.02, max_position_embeddings=131072, original_max_position_embeddings=4096, rms_norm_eps=1e-5, sliding_window=262144,
         rope_scaling={"long_factor": long, "short_factor": short, "type": "longrope"}, rope_theta=10000., tie_word_embeddings=False,
         torch_dtype="bfloat16", transformers_version="4.43.3", use_cache=True, **ids)
@@ -254,7 +254,7 @@ def talk(folder, **options):
     weigh({})
 
 STATIONS = {
-    "make": make, "load": load, "save": save, "clip": lambda folder: train(folder, "clip"),
+    "make": lambda folder: make(folder, args.layers), "load": load, "save": save, "clip": lambda folder: train(folder, "clip"),
     "align, interrupted": interrupted, "align": lambda folder: train(folder, "align", **TWO_STEPS),
     **{stage: lambda folder, stage=stage: train(folder, stage) for stage in STAGES[2:]},
     "talk, 4 bits": lambda folder: talk(folder, four_bit=True), "talk": talk,
@@ -279,7 +279,7 @@ def show(folder):
     heads = ("seconds", "processor", "own", "need", "resident", "planned", "error")
     print(f"{'':20}" + "".join(f"{head:>10}" for head in heads))
     for name, about in measured(folder).items():
-        planned = plan_memory(plan("full", "cpu"), Work(**about["work"])).get(name.split(", i")[0], float("nan"))
+        planned = plan_memory(plan(preset(folder, "phi"), "cpu"), Work(**about["work"])).get(name.split(", i")[0], float("nan"))
         sizes = [about[f"{key}_gib"] for key in ("own", "need", "resident")] + [planned]
         print(f"{name:20}{about['seconds']:10}{about['processor']:10}" + "".join(f"{size:10.2f}" for size in sizes) + f"{planned / about['need_gib'] - 1:10.0%}")
 
@@ -287,6 +287,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("stations", nargs="*", help=", ".join(STATIONS))
+    parser.add_argument("--layers", type=int, default=32, help="of Phi: with 2 every station but `talk` takes two minutes, and what it adds to the weights is nearly the same")
     parser.add_argument("--here", action="store_true", help="in this process: one station only")
     parser.add_argument("--again", action="store_true", help="those too that were measured")
     args = parser.parse_args()
@@ -300,5 +301,5 @@ if __name__ == "__main__":
         sys.exit()
     for name in args.stations or STATIONS:
         if name in measured(folder) and not args.again: continue
-        subprocess.run([sys.executable, __file__, str(folder), name, "--here"], check=True)
+        subprocess.run([sys.executable, __file__, str(folder), name, "--here", "--layers", str(args.layers)], check=True)
     show(folder)
