@@ -3,20 +3,20 @@
     python tools/real_size.py FOLDER                     every station, each in a process of its own
     python tools/real_size.py FOLDER load align          these
 
-What `mmllm plan` predicts for as much work stands beside what was measured. A station's peak is its resident memory, weights that are mapped from files among it. Only of `load` is it
-what the process has to itself and CLIP's weights: the shards of Phi are mapped there too, and the system takes them back when it likes.
+What `mmllm plan` predicts for as much work stands beside what was measured. A station needs what its process has to itself at most, its libraries, and those of its tensors that are mapped from files.
+Resident are more: the shards of Phi stay mapped when nobody needs them any more, until the system takes them back.
 
 FOLDER gets local folders as the Hub has them (CLIP-L/14-336, Whisper small, Phi-3.5-mini in bfloat16 shards; 10.3 GB), ten data sets that
 are drawn, the run, and `stations.json`. A station that is in there is not run again. Nothing is downloaded, and nothing is learned.
 """
-import argparse, json, os, resource, shutil, subprocess, sys, threading, time
+import argparse, gc, json, math, os, re, resource, shutil, subprocess, sys, threading, time
 from pathlib import Path
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 from notebooks import ROOT
 sys.path.insert(0, str(ROOT))
 
 SHARD_GB = 5 # as `save_pretrained` cuts
-WORK = dict(pictures=2, positions=418, learned=60, sounds=5, seconds=3., tokens=20) # what the stations have to do at a time
+WORK, MAPPED = {}, 0 # what a station had to do at a time; bytes of its tensors that lie in files, and of its libraries
 STAGES = ("clip", "align", "tune", "listen-asr", "listen")
 
 class Peak(threading.Thread):
@@ -30,6 +30,38 @@ class Peak(threading.Thread):
             _, all_pages, of_files, *_ = map(int, Path("/proc/self/statm").read_text().split())
             self.most = max(self.most, (all_pages - of_files) * self.pages)
             time.sleep(.01)
+
+def mapped_bytes():
+    "Bytes of the tensors that are mapped from files of weights."
+    import torch
+    spans, found = [], {}
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if ".safetensors" in line: spans.append([int(end, 16) for end in line.split()[0].split("-")])
+    for each in gc.get_objects():
+        if issubclass(type(each), torch.Tensor) and each.device.type == "cpu" and any(start <= each.data_ptr() < end for start, end in spans):
+            found[each.data_ptr()] = each.nbytes
+    return sum(found.values())
+
+def program_bytes():
+    "Bytes of programs and libraries that are resident."
+    total, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        key, *values = line.split()
+        if not key.endswith(":"): counts = values[-1].startswith("/") and not values[-1].endswith(".safetensors")
+        elif counts and key == "Rss:": total += int(values[0]) * 2**10
+        elif counts and key == "Anonymous:": total -= int(values[0]) * 2**10
+    return total
+
+def weigh(batch):
+    "Keep how much is done at a time, and what is mapped meanwhile."
+    global MAPPED
+    MAPPED = max(MAPPED, mapped_bytes() + program_bytes())
+    counts, talk = {}, batch.get("spoken", batch)
+    pictures = batch.get("pixel_values", batch.get("image_features"))
+    if pictures is not None: counts["pictures"] = len(pictures)
+    if "input_ids" in talk: counts |= {"positions": talk["input_ids"].numel(), "learned": int((batch["label_counts"] > 0).sum() if talk is batch else (talk["labels"] != -100).sum())}
+    if "mel" in batch: counts |= {"sounds": len(batch["mel"]), "seconds": batch["mel"].shape[2] / 100, "tokens": batch["tokens"].shape[1]}
+    for name, count in counts.items(): WORK[name] = max(count, WORK.get(name, 0))
 
 def write_shards(model_class, config, folder, dtype):
     "Random weights of a model that is never in memory, as safetensors files."
@@ -52,21 +84,58 @@ def write_shards(model_class, config, folder, dtype):
         (folder/"model.safetensors.index.json").write_text(json.dumps(index))
 
 def write_shard(path, shapes, dtype):
-    "One safetensors file, a tensor at a time."
+    "One safetensors file of random weights."
     import torch
-    size, kind, header, at = torch.finfo(dtype).bits // 8, {torch.bfloat16: "BF16", torch.float32: "F32"}[dtype], {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in shapes.items():
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + shape.numel() * size]}
-        at += shape.numel() * size
+    def draw(name, shape):
+        values = torch.ones(shape) if len(shape) < 2 and "norm" in name and name.endswith("weight") else torch.zeros(shape) if name.endswith("bias") else torch.randn(shape) * .02
+        return values.to(dtype)
+    write_tensors(path, {name: (dtype, tuple(shape), lambda name=name, shape=shape: draw(name, shape)) for name, shape in shapes.items()})
+
+def write_tensors(path, tensors):
+    "A safetensors file of {name: (dtype, shape, a function that makes the tensor)}, a tensor at a time."
+    import torch
+    header, at, kinds = {"__metadata__": {"format": "pt"}}, 0, {torch.bfloat16: "BF16", torch.float32: "F32", torch.uint8: "U8"}
+    for name, (dtype, shape, _) in tensors.items():
+        end = at + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": kinds[dtype], "shape": list(shape), "data_offsets": [at, end]}
+        at = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, shape in shapes.items():
-            values = torch.ones(shape) if len(shape) < 2 and "norm" in name and name.endswith("weight") else torch.zeros(shape) if name.endswith("bias") else torch.randn(shape) * .02
-            file.write(values.to(dtype).contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        for _, _, make_tensor in tensors.values(): file.write(make_tensor().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
-def make(folder):
+def nf4_tensors(name, shape, sample):
+    "A matrix in NF4 as transformers saves it: a small random one over and over."
+    import torch
+    rows, columns = shape
+    def over_and_over(part, count): return lambda: part.repeat(-(-count // len(part)))[:count]
+    about = json.loads(bytes(sample["weight.quant_state.bitsandbytes__nf4"].tolist())) | {"shape": [rows, columns]}
+    about = torch.tensor(list(json.dumps(about).encode()), dtype=torch.uint8)
+    sizes = {"weight": rows * columns // 2, "weight.absmax": rows * columns // 64, "weight.nested_absmax": -(-rows * columns // (64 * 256))}
+    made = {f"{name}.{key}": (sample[key].dtype, (size, 1) if key == "weight" else (size,), over_and_over(sample[key].view(-1), size)) for key, size in sizes.items()}
+    for key in ("weight.quant_map", "weight.nested_quant_map"): made[f"{name}.{key}"] = torch.float32, tuple(sample[key].shape), lambda key=key: sample[key]
+    return made | {f"{name}.weight.quant_state.bitsandbytes__nf4": (torch.uint8, tuple(about.shape), lambda: about)}
+
+def write_nf4(folder):
+    "`phi-nf4`, random as well, as `Phi3ForCausalLM` in NF4 is saved: to quantise the real size takes a CPU minutes each time."
+    import torch
+    from bitsandbytes.nn import Linear4bit
+    from transformers import AutoConfig, Phi3ForCausalLM
+    from mmllm.language import LORA_TARGETS, _nf4
+    shutil.copytree(folder/"phi", folder/"phi-nf4", ignore=shutil.ignore_patterns("*.safetensors*"), dirs_exist_ok=True)
+    config = json.loads((folder/"phi"/"config.json").read_text()) | {"torch_dtype": "float32", "quantization_config": _nf4(torch.float32).to_dict()}
+    (folder/"phi-nf4"/"config.json").write_text(json.dumps(config, indent=1))
+    small = Linear4bit(1024, 1024, bias=False, compress_statistics=True, quant_type="nf4").to("cpu")
+    sample, tensors = small.state_dict(), {}
+    with torch.device("meta"): model = Phi3ForCausalLM._from_config(AutoConfig.from_pretrained(folder/"phi"))
+    for name, weight in model.state_dict().items():
+        layer = name.removesuffix(".weight")
+        if re.fullmatch(LORA_TARGETS, layer): tensors |= nf4_tensors(layer, tuple(weight.shape), sample)
+        else: tensors[name] = torch.float32, tuple(weight.shape), lambda shape=weight.shape: torch.ones(shape) if len(shape) < 2 else torch.randn(shape) * .02
+    write_tensors(folder/"phi-nf4"/"model.safetensors", tensors)
+
+def make(folder, layers=32):
     "Three folders of weights in the shapes of the Hub's, and ten data sets."
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, GenerationConfig, Phi3ForCausalLM, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
@@ -95,20 +164,21 @@ def make(folder):
 
     tokenizer = tiny._tiny_phi3_tokenizer()
     tokenizer.save_pretrained(folder/"phi")
-    (folder/"phi"/"config.json").write_text(json.dumps(phi_config(tokenizer), indent=1))
+    (folder/"phi"/"config.json").write_text(json.dumps(phi_config(tokenizer, layers), indent=1))
     ends = tokenizer.convert_tokens_to_ids(["<|end|>", "<|assistant|>", "<|endoftext|>"])
     GenerationConfig(bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends).save_pretrained(folder/"phi")
     write_shards(Phi3ForCausalLM, AutoConfig.from_pretrained(folder/"phi"), folder/"phi", torch.bfloat16)
+    write_nf4(folder)
     write_example_sets(folder/"data", 20)
 
-def phi_config(tokenizer):
+def phi_config(tokenizer, layers):
     "The fields of Phi-3.5-mini's config.json; its factors of longrope are a line of the same length and ends."
     short, long = ([round(first * (last / first) ** (i / 47), 4) for i in range(48)] for first, last in ((1., 2.8), (1.08, 64.)))
     ids = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     return dict(
         architectures=["Phi3ForCausalLM"], model_type="phi3", attention_bias=False, attention_dropout=0., embd_pdrop=0., resid_pdrop=0., hidden_act="silu",
         auto_map={"AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"},
-        hidden_size=3072, intermediate_size=8192, num_attention_heads=32, num_hidden_layers=32, num_key_value_heads=32, vocab_size=32064,
+        hidden_size=3072, intermediate_size=8192, num_attention_heads=32, num_hidden_layers=layers, num_key_value_heads=32, vocab_size=32064,
         initializer_range=.02, max_position_embeddings=131072, original_max_position_embeddings=4096, rms_norm_eps=1e-5, sliding_window=262144,
         rope_scaling={"long_factor": long, "short_factor": short, "type": "longrope"}, rope_theta=10000., tie_word_embeddings=False,
         torch_dtype="bfloat16", transformers_version="4.43.3", use_cache=True, **ids)
@@ -119,12 +189,11 @@ def preset(folder, language="phi-nf4"):
     return get_preset("full", vision=str(folder/"clip"), audio=str(folder/"whisper"), language=str(folder/language))
 
 def load(folder):
-    "As `mmllm train` loads it. Its NF4 weights are kept for the stations after it: to quantise takes a CPU minutes each time."
+    "As `mmllm train` loads it from the Hub's shards, to NF4. The stations after it load what is in NF4 already."
     from mmllm.model import MMModel
     model = MMModel.from_preset(preset(folder, "phi"), device="cpu")
-    note(folder, "load")
-    model.language.unload().save_pretrained(folder/"phi-nf4")
-    model.processor.tokenizer.save_pretrained(folder/"phi-nf4")
+    weigh({})
+    del model
 
 def save(folder):
     "A bundle of a model that has learned nothing."
@@ -141,7 +210,7 @@ def recipe(folder, stage):
             collate = made.collate
             def shown(model, examples):
                 batch = collate(model, examples)
-                print("a batch:", {key: tuple(value.shape) for key, value in batch.items() if hasattr(value, "shape")}, flush=True)
+                weigh(batch)
                 return batch
             made.collate = shown
             return made
@@ -149,19 +218,21 @@ def recipe(folder, stage):
     rows, share = (3, .34) if stage == "clip" else (2, .5)
     return Quick(str(folder/"data"/"captions"), validation=share, max_rows=rows)
 
-def train(folder, stage, epochs=1):
+def train(folder, stage, **options):
     "One step, with its validation and its checkpoint; then the bundle."
     from mmllm.training import train_recipe
-    train_recipe(stage, preset(folder), folder/"run", epochs=epochs, data=recipe(folder, stage))
+    train_recipe(stage, preset(folder), folder/"run", data=recipe(folder, stage), **{"epochs": 1} | options)
+
+TWO_STEPS = dict(epochs=2, batch_size=1)
 
 def interrupted(folder):
     "The first of two steps of `align`; then the process ends as if it were killed."
     def watch():
-        while not list((folder/"run"/"checkpoints"/"align").glob("checkpoint-1")): time.sleep(.1)
+        while not list((folder/"run"/"checkpoints"/"align").glob("checkpoint-*")): time.sleep(.1)
         note(folder, "align, interrupted")
         os._exit(0)
     threading.Thread(target=watch, daemon=True).start()
-    train(folder, "align", 2)
+    train(folder, "align", **TWO_STEPS)
 
 def talk(folder, **options):
     "The last bundle replies to a photo and to a sound; with plain weights, those that the NF4 was made of."
@@ -180,10 +251,11 @@ def talk(folder, **options):
         began = time.time()
         reply = model.reply([{"role": "user", "content": [{"type": kind, kind: content}, {"type": "text", "text": "What is this?"}]}], max_new_tokens=4)
         print(f"{kind}: {reply!r} in {time.time() - began:.0f} s")
+    weigh({})
 
 STATIONS = {
-    "make": make, "load": load, "save": save, "clip": lambda folder: train(folder, "clip"),
-    "align, interrupted": interrupted, "align": lambda folder: train(folder, "align", 2),
+    "make": lambda folder: make(folder, args.layers), "load": load, "save": save, "clip": lambda folder: train(folder, "clip"),
+    "align, interrupted": interrupted, "align": lambda folder: train(folder, "align", **TWO_STEPS),
     **{stage: lambda folder, stage=stage: train(folder, stage) for stage in STAGES[2:]},
     "talk, 4 bits": lambda folder: talk(folder, four_bit=True), "talk": talk,
 }
@@ -194,25 +266,28 @@ def measured(folder):
 
 def note(folder, name):
     "Write down what a station took."
-    mapped = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    about = {"seconds": round(time.time() - BEGAN), "own_gib": round(PEAK.most / 2**30, 2), "resident_gib": round(mapped, 2)}
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+    about = {"seconds": round(time.time() - BEGAN), "processor": round(time.process_time()), "work": WORK}
+    for key, size in (("own", PEAK.most), ("need", PEAK.most + MAPPED), ("resident", resident)): about[f"{key}_gib"] = round(size / 2**30, 2)
     (folder/"stations.json").write_text(json.dumps(measured(folder) | {name: about}, indent=1))
     print(name, about, flush=True)
 
 def show(folder):
-    "Every station: seconds, GiB that it had to itself, GiB of resident memory, GiB that were predicted."
+    "Every station: seconds, seconds of the processor, GiB that it had to itself, that it needed, that were resident, that were predicted."
     from mmllm.core import plan
     from mmllm.training.memory import Work, plan_memory
-    planned = plan_memory(plan("full", "cpu"), Work(**WORK))
-    print(f"{'':20}{'seconds':>8}{'own':>8}{'resident':>10}{'planned':>9}")
+    heads = ("seconds", "processor", "own", "need", "resident", "planned", "error")
+    print(f"{'':20}" + "".join(f"{head:>10}" for head in heads))
     for name, about in measured(folder).items():
-        predicted = planned.get(name.split(", i")[0], float("nan"))
-        print(f"{name:20}{about['seconds']:8}{about['own_gib']:8.2f}{about['resident_gib']:10.2f}{predicted:9.2f}")
+        planned = plan_memory(plan(preset(folder, "phi"), "cpu"), Work(**about["work"])).get(name.split(", i")[0], float("nan"))
+        sizes = [about[f"{key}_gib"] for key in ("own", "need", "resident")] + [planned]
+        print(f"{name:20}{about['seconds']:10}{about['processor']:10}" + "".join(f"{size:10.2f}" for size in sizes) + f"{planned / about['need_gib'] - 1:10.0%}")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("stations", nargs="*", help=", ".join(STATIONS))
+    parser.add_argument("--layers", type=int, default=32, help="of Phi: with 2 every station but `talk` takes two minutes, and what it adds to the weights is nearly the same")
     parser.add_argument("--here", action="store_true", help="in this process: one station only")
     parser.add_argument("--again", action="store_true", help="those too that were measured")
     args = parser.parse_args()
@@ -222,9 +297,9 @@ if __name__ == "__main__":
         BEGAN, PEAK = time.time(), Peak()
         PEAK.start()
         STATIONS[args.stations[0]](folder)
-        if args.stations[0] != "load": note(folder, args.stations[0])
+        note(folder, args.stations[0])
         sys.exit()
     for name in args.stations or STATIONS:
         if name in measured(folder) and not args.again: continue
-        subprocess.run([sys.executable, __file__, str(folder), name, "--here"], check=True)
+        subprocess.run([sys.executable, __file__, str(folder), name, "--here", "--layers", str(args.layers)], check=True)
     show(folder)

@@ -25,9 +25,6 @@ from ..language import LORA_TARGETS
 from .align_tune import AlignStage
 from .clip import PICTURES_AT_A_TIME
 from .speech import KEPT_BYTES
-from .speech import KEPT_BYTES
-from .speech import KEPT_BYTES
-from .speech import KEPT_BYTES
 
 # %% ../../nbs/08_training/09_memory.ipynb #mem00007
 def _towers(layers, width, heads):
@@ -253,10 +250,10 @@ def record_operations(
 ) -> float:             # floating-point operations
     "What `align` or `tune` takes for one record; raises `PresetError`."
     sizes, vision = preset_sizes(preset), base_config(preset.vision).vision_config
-    seen = preset.image_tokens + 2 * preset.concept_tokens + preset.concept_tokens // 2
-    positions = tokens + pictures * seen
-    tower = vision.num_hidden_layers * 12 * vision.hidden_size ** 2
     patches = (vision.image_size // vision.patch_size) ** 2
+    names = 2 * preset.concept_tokens + preset.concept_tokens // 2
+    positions = tokens + pictures * ((preset.image_tokens or patches) + names)
+    tower = vision.num_hidden_layers * 12 * vision.hidden_size ** 2
     return 6 * sizes.matrices * positions + 2 * tower * patches * pictures
 
 def plan_hours(
