@@ -13,7 +13,7 @@ from fastcore.script import Param, anno_parser, store_true
 from .core import MMError, PRESETS, check_seed, get_preset, plan as make_plan
 from .files import check_writable
 from mmllm.terminal import (
-    DEMO, CommandError, compare, end_in_order, exit_status, import_serving, stream_reply,
+    DEMO, CommandError, compare, end_in_order, import_serving, interrupted, stream_reply,
     user_message)
 
 # %% ../nbs/13_cli.ipynb #ebf24dd6
@@ -332,9 +332,7 @@ def _execute(command, options, debug):
         if debug: raise
         return _complain(error, 1)
     except KeyboardInterrupt as stop:
-        again = "; the same command, without --restart, goes on where it stopped"
-        said = again if command in (train, demo) else ""
-        return _complain(f"interrupted{said}", exit_status(stop))
+        return _complain(*interrupted(stop, command in (train, demo)))
     except BrokenPipeError: raise # see `main`
     except Exception as error: # not foreseen: still one line, and a way to see more
         if debug: raise

@@ -1,10 +1,13 @@
-"""Engines side by side, interleaved in one run; prints the tables of nbs/12_export/03_llama_cpp.ipynb.
+"""Engines side by side, interleaved in one run; prints the tables of nbs/12_export/04_llama_engine.ipynb.
 
     python tools/engines.py lite speed --threads 1
     python tools/engines.py lite replies
+    python tools/engines.py lite together
 """
 import argparse, statistics, time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import repeat
 import httpx2 as httpx
 import torch
 import xllamacpp
@@ -113,16 +116,27 @@ def replies(bundle, photos, texts):
         score = cider(said[:len(photos)], captions)
         print(f"| {name} | {sum(same[:len(photos)])} of {len(photos)} | {sum(same[len(photos):])} of {texts} | {score:.1f} |", flush=True)
 
+def together(bundle, texts):
+    "How many replies of llama.cpp are the same alone and among others, greedy and drawn by a seed."
+    model, asked = loaded(bundle, "llama.cpp, F16"), [ask(question) for question, _ in text_questions()[:texts]]
+    def reply(n, options):
+        with model.seeded(n): return model.reply(asked[n], max_new_tokens=40, **options)
+    for name, options in {"greedy": {}, "temperature 1": dict(do_sample=True, temperature=1., top_k=0)}.items():
+        alone = [reply(n, options) for n in range(len(asked))]
+        with ThreadPoolExecutor(16) as pool: beside = list(pool.map(reply, range(len(asked)), repeat(options)))
+        print(f"{name}: {sum(a == b for a, b in zip(alone, beside))} of {len(asked)} replies are the same among 15 others", flush=True)
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
-    parser.add_argument("table", choices=("speed", "replies"))
+    parser.add_argument("table", choices=("speed", "replies", "together"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--photos", type=int, default=28, help="of COCO128's validation photos")
     parser.add_argument("--texts", type=int, default=20)
     args = parser.parse_args()
     if args.table == "speed": speed(args.bundle, args.rounds, args.threads)
+    elif args.table == "together": together(args.bundle, args.texts)
     else: replies(args.bundle, args.photos, args.texts)
 
 if __name__ == "__main__": main()

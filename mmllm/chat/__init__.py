@@ -16,7 +16,9 @@ from .turns import (
     Attachment, ChatError, EngineLost, GenerationSettings, Turn, TurnTooLong, load_attachment,
     stats_line, whole_number,
 )
-from .engine import Engine, LatestCache, load_lock, local_engine, sampling_arguments
+from .engine import (
+    Engine, LatestCache, load_lock, local_engine, parallel_replies, sampling_arguments,
+)
 from .remote import (
     ADDRESS_VARIABLE, KEY_VARIABLE, RemoteEngine, load_engine, served_model, to_chat_request,
     to_openai_messages, uses_remote_engine,
@@ -46,6 +48,7 @@ __all__ = [
     "LatestCache",
     "load_lock",
     "local_engine",
+    "parallel_replies",
     "sampling_arguments",
     "ADDRESS_VARIABLE",
     "KEY_VARIABLE",

@@ -7,8 +7,9 @@ __all__ = ['GREEDY', 'SAMPLED', 'BACKENDS', 'AUTO', 'BackendError', 'Backend', '
            'set_backend', 'load_model']
 
 # %% ../../nbs/07_model/04_backends.ipynb #imports
-import os
+import os, threading
 import torch
+from contextlib import contextmanager
 from fastcore.basics import patch
 from importlib import import_module
 from torch import Tensor
@@ -27,7 +28,7 @@ class Backend:
     "An engine that writes replies in torch's place: rows in, tokens out."
     name = ""       # what `--engine` calls it
     context = None  # tokens of a prompt and its reply; None: as many as the model takes
-    reused = 0      # rows that the latest reply did not have to read
+    parallel = 1    # replies that it writes at a time, for as many threads
     loading = {}    # how a model is loaded that is to get it: as `from_pretrained` does
 
     @classmethod
@@ -45,7 +46,7 @@ class Backend:
     def generate(self,
         rows: Tensor,       # (T, D) float32 embeddings of one prompt, on the CPU
         options: dict,      # see `GREEDY` and `SAMPLED` below
-        conversation=None,  # its id: what was read of it may be kept
+        prefix=None,        # `PrefixCache` of its conversation, whose `reused` it sets
         stopped=None,       # () -> bool, asked between tokens
         on_tokens=None,     # called with all ids so far, whenever there are more
     ) -> list:              # new ids, with the one that ends the reply
@@ -75,6 +76,7 @@ def generate_batch(self:Backend,
 # %% ../../nbs/07_model/04_backends.ipynb #1dbbb50d
 GREEDY = ("max_new_tokens", "min_new_tokens", "eos_token_id", "do_sample")
 SAMPLED = ("temperature", "top_k", "top_p", "seed")
+_seeds = threading.local()
 _HELPERS = ("streamer", "stopping_criteria") # they run here, whatever the engine
 
 def _defaults(config, names): # the model's own where it has some, else transformers'
@@ -84,6 +86,10 @@ def _defaults(config, names): # the model's own where it has some, else transfor
 
 def _list(ids): return ids if isinstance(ids, list) else [ids]
 
+def _draw_seed(): # by the generator of `seeded`, else by torch's
+    return int(torch.randint(2**31, (), generator=getattr(_seeds, "generator", None)))
+
+# %% ../../nbs/07_model/04_backends.ipynb #options1
 def backend_options(
     config: GenerationConfig,  # of the language model
     given: dict,               # settings of `MMModel.generate`
@@ -98,12 +104,33 @@ def backend_options(
     options = {**_defaults(config, names), **{n: v for n, v in given.items() if n in names}}
     options["min_new_tokens"] = options["min_new_tokens"] or 0
     options["eos_token_id"] = _list(options["eos_token_id"])
-    if given["do_sample"]: options["seed"] = int(torch.randint(2**31, ()))
+    if given["do_sample"]: options["seed"] = _draw_seed()
     return options
+
+# %% ../../nbs/07_model/04_backends.ipynb #seeded01
+@contextmanager
+def _own_seed(seed):
+    before, _seeds.generator = getattr(_seeds, "generator", None), torch.Generator()
+    _seeds.generator.manual_seed(seed)
+    try: yield
+    finally: _seeds.generator = before
+
+@contextmanager
+def _torch_seed(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+@patch
+def seeded(self:MMModel,
+    seed: int,  # of what is drawn
+):
+    "A block in which this thread's replies are drawn by a seed, and no others'."
+    return _torch_seed(seed) if self.backend is None else _own_seed(seed)
 
 # %% ../../nbs/07_model/04_backends.ipynb #ed3a6b00
 BACKENDS = { # name -> (module, class)
-    "llama.cpp": ("mmllm.export.llama_cpp", "LlamaCppBackend"),
+    "llama.cpp": ("mmllm.export.llama_engine", "LlamaCppBackend"),
     "vllm": ("mmllm.model.vllm", "VllmBackend"),
 }
 AUTO = {"cuda": ("vllm",)} # device -> names of those that `auto` tries before torch
@@ -199,10 +226,8 @@ def _put_into(streamer): # -> function that hands on what is new
 @patch
 def _continue_one(self:MMModel, rows, prefix, stopped, options, streamer):
     on_tokens = None if streamer is None else _put_into(streamer)
-    conversation = None if prefix is None else prefix.id
-    ids = self.backend.generate(rows, options, conversation, stopped, on_tokens)
+    ids = self.backend.generate(rows, options, prefix, stopped, on_tokens)
     if streamer is not None: streamer.end()
-    if prefix is not None: prefix.reused = self.backend.reused
     return [ids]
 
 @patch

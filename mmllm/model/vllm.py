@@ -103,6 +103,7 @@ def refusal(
 class VllmBackend(Backend):
     "A vLLM server as an engine; raises `VllmError`, `VllmGone` or `VllmMismatch`."
     name = "vllm"
+    parallel = 32 # connections; how many of them it answers at a time is the server's own business
 
     def __init__(self,
         url: str,            # such as http://127.0.0.1:8001
@@ -193,12 +194,12 @@ def _never(): return False
 
 @patch
 def generate(self:VllmBackend,
-    rows: Tensor,       # (T, D) float32 embeddings of one prompt
-    options: dict,      # as `backend_options` makes them
-    conversation=None,  # vLLM knows beginnings that it has read by itself
-    stopped=None,       # () -> bool, asked ten times a second
-    on_tokens=None,     # called with all ids so far, whenever there are more
-) -> list:              # new ids, with the one that ends the reply
+    rows: Tensor,    # (T, D) float32 embeddings of one prompt
+    options: dict,   # as `backend_options` makes them
+    prefix=None,     # vLLM knows beginnings that it has read by itself
+    stopped=None,    # () -> bool, asked ten times a second
+    on_tokens=None,  # called with all ids so far, whenever there are more
+) -> list:           # new ids, with the one that ends the reply
     "Continue one prompt; raises `VllmError`, `VllmGone` or `VllmMismatch`."
     body = dict(model=self.served, prompt_embeds=encode_rows(rows), stream=True,
                 return_token_ids=True, **sampling_fields(options))
@@ -220,7 +221,7 @@ def generate_batch(self:VllmBackend,
     def one(n):
         "The reply to the n-th prompt."
         return self.generate(prompts[n], options | {"seed": seed + n}, stopped=stopped)
-    with ThreadPoolExecutor(min(len(prompts), 32)) as pool:
+    with ThreadPoolExecutor(min(len(prompts), self.parallel)) as pool:
         return list(pool.map(one, range(len(prompts))))
 
 # %% ../../nbs/07_model/06_vllm.ipynb #e13fca12

@@ -5,7 +5,7 @@
 - `media`: Its limits, and pictures and sounds out of base64: nothing is fetched, no file is opened.
 - `replies`: What the model does for one request: read, write, stop at a word, say what it cost.
 - `chat`: What our own chat asks of the server beside OpenAI's fields: a conversation that is cut where it must be, and what a reply cost.
-- `queue`: One reply at a time, in the order in which they were asked for, and a limit on how many wait.
+- `queue`: Replies in the order in which they were asked for, as many at a time as the engine writes, and a limit on how many wait.
 - `guard`: Who may come in, how much they may carry, and how long they may take: before anything is read.
 - `app`: `/v1/chat/completions`, `/v1/audio/transcriptions`, `/v1/models`, `/health`, `/metrics`, and a page to try it.
 - `server`: uvicorn around the application: a port, a graceful end, and what it does with people who mean no good.
@@ -30,7 +30,7 @@ from .replies import (
     write_reply, write_transcript,
 )
 from .chat import chat_settings, to_turns, write_chat
-from .queue import Job, JobQueue
+from .queue import Job, JobQueue, MAX_THREADS
 from .guard import (
     Guard, LOCAL_HOSTS, OPEN_PATHS, TimedProtocol, check_host, check_key, error_response, read_body,
 )
@@ -105,6 +105,7 @@ __all__ = [
     "write_chat",
     "Job",
     "JobQueue",
+    "MAX_THREADS",
     "Guard",
     "LOCAL_HOSTS",
     "OPEN_PATHS",

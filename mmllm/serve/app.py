@@ -31,7 +31,7 @@ from ..audio import AudioError
 from ..language import LanguageError
 from ..model.processor import PromptError
 from ..chat.turns import ChatError, TurnTooLong
-from ..chat.engine import Engine, local_engine
+from ..chat.engine import Engine, local_engine, parallel_replies
 from mmllm.serve.protocol import (
     ChatRequest, ClientGone, InvalidRequest, ModelNotFound, ReplyFormat, ServeError,
     ServerClosing, TranscriptionRequest, check_supported, error_body, read_request, schema_error,
@@ -97,7 +97,8 @@ class Api:
         if not self.is_open:
             self.name = settings.name or Path(engine.name).name
             self.ear = Path(engine.model.processor.audio_encoder.name).name
-        self.gateway, self.queue = MediaGateway(settings), JobQueue(settings.max_waiting)
+        self.gateway = MediaGateway(settings)
+        self.queue = JobQueue(settings.max_waiting, partial(parallel_replies, engine))
         self.metrics, self.started = Metrics(self.queue), int(time.time())
 
     def check_model(self,

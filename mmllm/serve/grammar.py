@@ -80,6 +80,10 @@ def json_processors(
     "What makes a reply the JSON that is asked for; raises `InvalidRequest`."
     grammar = reply_grammar(request)
     if grammar is None: return {}
+    if model.backend is not None:
+        raise InvalidRequest("response_format is not supported by this server, whose replies "
+                             f"{model.backend.name} writes: leave it out, or ask a server that "
+                             "was started with --engine torch", "response_format", "unsupported")
     matcher = _llguidance().LLMatcher(_grammar_tokenizer(model), grammar)
     if matcher.is_error(): raise _refuse(" ".join(matcher.get_error().split())[:300])
     return dict(logits_processor=[GrammarProcessor(matcher)])

@@ -8,8 +8,7 @@ __all__ = ['StopStrings', 'TimedTranscript', 'add_words', 'transcribe_windows', 
 
 # %% ../../nbs/11_serve/02_replies.ipynb #757f58e3
 import json, secrets, zlib
-import torch
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from ..data.media import SAMPLE_RATE, load_audio
@@ -153,12 +152,8 @@ def sampling_options(
     return dict(do_sample=True, temperature=temperature, top_p=top_p, top_k=0)
 
 # %% ../../nbs/11_serve/02_replies.ipynb #76488259
-@contextmanager
-def _seeded(seed):
-    "A block in which random numbers follow a seed, and none of it is left afterwards."
-    with torch.random.fork_rng():
-        torch.manual_seed(secrets.randbits(63) if seed is None else seed % 2**63)
-        yield
+def _seed_of(request):
+    return secrets.randbits(63) if request.seed is None else request.seed % 2**63
 
 # %% ../../nbs/11_serve/02_replies.ipynb #b32e2881
 def _context(engine, settings):
@@ -212,6 +207,17 @@ def _generate(engine, key, batch, on_text, stopped, **options):
     engine.kv_caches.store(key, prefix)
     return ids[0], prefix.reused
 
+# %% ../../nbs/11_serve/02_replies.ipynb #prepare0
+def _prepare(engine, request, conversation, settings, stopped):
+    "The batch, what it costs, and settings of `generate`."
+    forms = json_processors(engine.model, request)
+    messages = to_chat_messages(engine, conversation, settings.audio_mode, stopped)
+    batch = engine.model.processor(messages)
+    limit = reply_tokens(engine, batch["input_ids"].shape[1], request, settings)
+    options = dict(max_new_tokens=limit, **sampling_options(request), **forms)
+    if request.ignore_eos: options["min_new_tokens"] = limit
+    return batch, _usage_of(batch), options
+
 # %% ../../nbs/11_serve/02_replies.ipynb #b613a1cb
 def write_reply(
     engine: Engine,
@@ -222,23 +228,18 @@ def write_reply(
     stopped,                   # () -> bool; asked after every token
 ):
     "Answer a request; raises `InvalidRequest`, `SilentAudio`, and what the processor raises."
-    with engine._locked(stopped) as ours:
-        if not ours: raise Stopped
-        forms = json_processors(engine.model, request)
-        messages = to_chat_messages(engine, conversation, settings.audio_mode, stopped)
-        batch = engine.model.processor(messages)
-        usage = _usage_of(batch)
-        limit = reply_tokens(engine, batch["input_ids"].shape[1], request, settings)
+    with ExitStack() as held:
+        if not held.enter_context(engine._locked(stopped)): raise Stopped
+        batch, usage, options = _prepare(engine, request, conversation, settings, stopped)
         emit("start", usage)
+        if engine.parallel > 1: held.close() # the next one may be prepared
         stops = StopStrings(request.stop or [])
         on_text, key = _TextEvents(emit, stops), conversation_key(conversation)
-        options = dict(max_new_tokens=limit, **sampling_options(request), **forms)
-        if request.ignore_eos: options["min_new_tokens"] = limit
-        with _seeded(request.seed):
+        with engine.model.seeded(_seed_of(request)):
             ids, usage.cached = _generate(engine, key, batch, on_text,
                                           lambda: stopped() or stops.found, **options)
         if stopped(): raise Stopped
-        usage.completion = len(ids)
+        usage.completion, limit = len(ids), options["max_new_tokens"]
         emit("done", (on_text.finish(), _finish_reason(engine, ids, limit, stops), usage))
 
 # %% ../../nbs/11_serve/02_replies.ipynb #e223ff44
