@@ -150,5 +150,7 @@ def test_a_server_that_is_told_twice_ends_the_reply_in_a_sentence(learner):
     with running() as server, connected(server) as link:
         link.sendall(post(question(1000, stream=True), version=b"1.0"))
         assert link.recv(100)
-        for _ in range(2): server.handle_exit(signal.SIGTERM, None)
+        server.handle_exit(signal.SIGTERM, None)
+        assert waits_for(lambda: server.api.queue.closing)
+        server.handle_exit(signal.SIGTERM, None)
         assert b"the server ended before the reply did" in received(link)
