@@ -178,13 +178,14 @@ def plot_bench(
 ) -> Figure:
     "Tokens a second and time to the first, for each kind of question."
     kinds = list(dict.fromkeys(row.kind for row in rows))
-    figure = Figure(figsize=(4 * len(kinds), 6), layout="constrained")
+    figure = Figure(figsize=(4 * len(kinds), 6.4), layout="constrained")
     axes = figure.subplots(2, len(kinds), squeeze=False)
     for column, kind in enumerate(kinds):
         for line, (name, title) in enumerate(_PLOTTED.items()):
             mine = [row for row in rows if row.kind == kind]
             _bars(axes[line, column], mine, name, f"{kind}: {title}")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=9)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left",
+                  ncols=len(kinds))
     return figure
 
 # %% ../../nbs/11_serve/08_bench.ipynb #078e6a2c
