@@ -261,16 +261,32 @@ def test_clients_are_answered_beside_each_other(model, address, backend, monkeyp
     at_once(lambda n: say(address, WORDS[n], max_tokens=60), range(8))
     assert most[0] >= 4
 
-def test_json_is_refused_in_openais_form(address):
-    schema = dict(type="object", properties=dict(a=dict(type="integer")))
-    form = dict(type="json_schema", json_schema=dict(name="a", schema=schema))
-    for stream in (False, True):
-        client, url, body = post(address, messages=ask("Hi"), response_format=form, stream=stream)
-        with client: found = client.post(url, json=body)
-        error = found.json()["error"]
-        assert found.status_code == 400 and sorted(error) == ["code", "message", "param", "type"]
-        assert error["param"] == "response_format" and error["type"] == "invalid_request_error"
-        assert "llama.cpp" in error["message"] and "--engine torch" in error["message"]
+def json_form(schema): return dict(type="json_schema", json_schema=dict(name="a", schema=schema))
+
+def test_sixteen_replies_follow_schemas_of_their_own(model, address, monkeypatch):
+    pytest.importorskip("llguidance")
+    monkeypatch.setattr(model.language.generation_config, "eos_token_id", [model.processor.tokenizer.eos_token_id])
+    def legs(n):
+        number = dict(type="integer", minimum=n, maximum=n)
+        form = json_form(dict(type="object", properties={f"legs{n}": number}, required=[f"legs{n}"], additionalProperties=False))
+        return say(address, f"{WORDS[n]} {n}", response_format=form, max_tokens=60)
+    found = at_once(legs, range(len(WORDS)))
+    assert [json.loads(said) for said in found] == [{f"legs{n}": n} for n in range(len(WORDS))]
+
+def test_a_fault_of_a_processor_ends_its_own_reply_only(model, backend):
+    def fail(ids, scores): raise ValueError("no such token")
+    with pytest.raises(BackendError, match="ValueError: no such token"):
+        model.generate(**model.processor(ask("Hi")), max_new_tokens=4, logits_processor=[fail])
+    assert model.reply(ask("Hi"), max_new_tokens=4)
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_cannot_be_followed_is_refused_in_openais_form(address, stream):
+    pytest.importorskip("llguidance")
+    client, url, body = post(address, messages=ask("Hi"), response_format=json_form(dict(type="nothing")), stream=stream)
+    with client: found = client.post(url, json=body)
+    error = found.json()["error"]
+    assert found.status_code == 400 and sorted(error) == ["code", "message", "param", "type"]
+    assert error["param"] == "response_format" and error["type"] == "invalid_request_error"
     assert say(address, "Hi", response_format=dict(type="text"))
 
 def test_the_pages_of_a_chat_share_it(model, address, backend):

@@ -47,11 +47,20 @@ class _Reply:
         "Whether all that was told was looked at."
         return self.answered == self.told
 
+    def process(self, scores):
+        "Have those change the scores of the next token who were asked to; a fault ends the reply."
+        if len(self.ids) < self.options["min_new_tokens"]:
+            scores[self.options["eos_token_id"]] = -math.inf
+        try:
+            for processor in self.options.get("logits_processor") or ():
+                ids = torch.tensor([self.ids], dtype=torch.long)
+                scores.copy_(processor(ids, scores[None])[0])
+        except Exception as error: self.error = f"{type(error).__name__}: {error}"
+
     def choose(self, context, place):
         "Choose the token that comes after a place of the latest batch."
         _, lib = llama_library()
-        if len(self.ids) < self.options["min_new_tokens"]:
-            context.logits(place)[self.options["eos_token_id"]] = -math.inf
+        self.process(context.logits(place))
         self.next = lib.llama_sampler_sample(self.sampler, context.c, place)
 
     def show(self):
@@ -74,6 +83,7 @@ class LlamaCppBackend(Backend):
     "A GGUF in llama.cpp behind the interface of engines."
     name = "llama.cpp"
     loading = dict(device="cpu", dtype=torch.float32)
+    processes_logits = True
     is_here = staticmethod(has_llama_cpp)
 
     def __init__(self,

@@ -29,8 +29,8 @@ class Backend:
     name = ""       # what `--engine` calls it
     context = None  # tokens of a prompt and its reply; None: as many as the model takes
     parallel = 1    # replies that it writes at a time, for as many threads
+    processes_logits = False # does it ask `logits_processor` before each token?
     loading = {}    # how a model is loaded that is to get it: as `from_pretrained` does
-
     @classmethod
     def is_here(cls) -> bool:
         "Whether it can be used on this machine as it is, so that `auto` may choose it."
@@ -93,14 +93,15 @@ def _draw_seed(): # by the generator of `seeded`, else by torch's
 def backend_options(
     config: GenerationConfig,  # of the language model
     given: dict,               # settings of `MMModel.generate`
-) -> dict:                     # every one of `GREEDY`, and of `SAMPLED` if it samples
+    others: tuple=(),          # names of settings that this engine knows too
+) -> dict:                     # every one of `GREEDY`, of `SAMPLED` if it samples, of `others`
     "What an engine gets; raises `PromptError` for a setting that only torch knows."
     usual = GenerationConfig._get_default_generation_params()
-    for name in given.keys() - {*GREEDY, *SAMPLED, *_HELPERS}:
+    for name in given.keys() - {*GREEDY, *SAMPLED, *_HELPERS, *others}:
         if given[name] != usual.get(name):
             raise PromptError(f"only torch knows the setting {name}: leave it out, "
                               "or choose the engine torch")
-    names = GREEDY + SAMPLED * given["do_sample"]
+    names = GREEDY + SAMPLED * given["do_sample"] + others
     options = {**_defaults(config, names), **{n: v for n, v in given.items() if n in names}}
     options["min_new_tokens"] = options["min_new_tokens"] or 0
     options["eos_token_id"] = _list(options["eos_token_id"])
@@ -232,7 +233,8 @@ def _continue_one(self:MMModel, rows, prefix, stopped, options, streamer):
 
 @patch
 def _generate_elsewhere(self:MMModel, rows, mask, prefix, stopped, given):
-    options = backend_options(self.language.generation_config, given)
+    others = ("logits_processor",) * self.backend.processes_logits
+    options = backend_options(self.language.generation_config, given, others)
     _check_backend(self, rows.shape[1], options)
     prompts = [one[kept.bool()].float().cpu() for one, kept in zip(rows, mask.to(rows.device))]
     if len(prompts) > 1: replies = self.backend.generate_batch(prompts, options, stopped)

@@ -80,7 +80,7 @@ def json_processors(
     "What makes a reply the JSON that is asked for; raises `InvalidRequest`."
     grammar = reply_grammar(request)
     if grammar is None: return {}
-    if model.backend is not None:
+    if model.backend is not None and not model.backend.processes_logits:
         raise InvalidRequest("response_format is not supported by this server, whose replies "
                              f"{model.backend.name} writes: leave it out, or ask a server that "
                              "was started with --engine torch", "response_format", "unsupported")
