@@ -34,6 +34,7 @@ _ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 
 def _terminate(number, frame):
     for each in _ENDINGS: signal.signal(each, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"): signal.signal(signal.SIGHUP, signal.SIG_IGN) # it may come twice
     raise Terminated(number)
 
 def end_in_order():

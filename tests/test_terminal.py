@@ -96,7 +96,9 @@ def end_by(numbers, folder):
         except SystemExit as stop: code = stop.code
         finally: os._exit(code)
     while not (folder/"begun").exists(): time.sleep(.01)
-    for number in numbers: os.kill(pid, number)
+    for number in numbers:
+        os.kill(pid, number)
+        time.sleep(.005)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return code, (folder/"said").read_text()
 
@@ -104,6 +106,11 @@ def end_by(numbers, folder):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)], ids=lambda number: number.name)
 def test_a_command_that_is_told_to_end_cleans_up_and_says_so(number, tmp_path):
     assert end_by([number], tmp_path) == (128 + number, "mmllm: interrupted\n")
+    assert not (tmp_path/"begun").exists()
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not hasattr(signal, "SIGHUP"), reason="processes cannot be forked here")
+def test_a_terminal_may_say_twice_that_it_closes(tmp_path):
+    assert end_by([signal.SIGHUP, signal.SIGHUP], tmp_path) == (128 + signal.SIGHUP, "mmllm: interrupted\n")
     assert not (tmp_path/"begun").exists()
 
 def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):

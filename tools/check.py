@@ -71,7 +71,8 @@ class Forks:
         "(exit code, output, seconds, GB at most) of a notebook."
         start = time.time()
         with tempfile.NamedTemporaryFile("r", errors="replace") as out:
-            print(notebook, out.name, sep="\t", file=self.process.stdin, flush=True)
+            try: print(notebook, out.name, sep="\t", file=self.process.stdin, flush=True)
+            except OSError: self.process.wait()   # it has just ended
             code, size = self.process.stdout.readline().split() or (1, 0)
             return int(code), out.read() or "tools/pages.py ended: it says why above", time.time() - start, float(size)
 

@@ -24,6 +24,7 @@ def become(notebook, log):
     nbdev_test(path=notebook, do_print=True)
 
 def main():
+    sys.path.pop(0)                               # a page does not see tools/
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE") # as mmllm says before it imports torch
     logging.disable()                             # what libraries complain about while they load, a page does not hear
     for name in LIBRARIES:

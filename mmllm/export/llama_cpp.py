@@ -165,15 +165,19 @@ def _has_room(self:LlamaContext, key, size):
     used = sum(len(one) for name, one in self.sequences.items() if name != key)
     return used + size <= self.size and bool(key in self.sequences or self.free)
 
+# %% ../../nbs/12_export/03_llama_cpp.ipynb #takecel1
 @patch
 def take(self:LlamaContext,
     key,        # of a conversation, known or not
     size: int,  # tokens that it may have, with those of the reply
 ):  # its sequence; None while those that are being written leave no room
     "Room for a reply, where conversations that are only kept are forgotten for it."
-    idle = [name for name, one in self.sequences.items() if not one.reserved and name != key]
-    while idle and not self._has_room(key, size): self.forget(idle.pop(0))
-    if not self._has_room(key, size): return None
+    others = {name: one for name, one in self.sequences.items() if name != key}
+    if sum(one.reserved for one in others.values()) + size > self.size: return None
+    idle = [name for name, one in others.items() if not one.reserved]
+    while not self._has_room(key, size):
+        if not idle: return None
+        self.forget(idle.pop(0))
     if key not in self.sequences: self.sequences[key] = _Sequence(self.free.pop())
     self.sequences.move_to_end(key)
     self.sequences[key].reserved = size

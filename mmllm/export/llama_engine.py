@@ -139,10 +139,10 @@ def _keep(self:LlamaCppBackend, reply):
 
 @patch
 def _finish(self:LlamaCppBackend, reply):
-    self.replies.remove(reply)
     if reply.sequence is not None:
         if reply.is_kept and not reply.error: self._keep(reply)
         else: self.llama.forget(reply.key)
+    self.replies.remove(reply) # now nothing can fail any more
     reply.is_done = True
     reply.news.notify_all()
 
@@ -170,7 +170,8 @@ def _forget_dropped(self:LlamaCppBackend):
 def _tidy(self:LlamaCppBackend):
     is_end = not threading.main_thread().is_alive() # a program waits for no daemon
     for reply in [*self.replies]:
-        if reply.is_over() or is_end and reply.thread.daemon: self._finish(reply)
+        is_gone = reply.thread.daemon or not reply.thread.is_alive()
+        if reply.is_over() or is_end and is_gone: self._finish(reply)
     self._forget_dropped()
 
 @patch
@@ -242,8 +243,8 @@ def _give_up(self:LlamaCppBackend, error):
             reply.error = f"llama.cpp had an accident ({error!r}): ask again"
             reply.is_done = True
             reply.news.notify_all()
-        for key in [*self.llama.sequences]: self.llama.forget(key)
         self.replies, self.worker = [], None
+        for key in [*self.llama.sequences]: self.llama.forget(key)
 
 @patch
 def _enter(self:LlamaCppBackend, replies):
@@ -284,8 +285,8 @@ def _follow(self:LlamaCppBackend, reply, stopped, on_tokens):
 
 @patch
 def _leave(self:LlamaCppBackend, replies):
+    for reply in replies: reply.is_stopped = True
     with self.lock:
-        for reply in replies: reply.is_stopped = True
         self.changed.notify()
         for reply in replies:
             while not reply.is_done: reply.news.wait()
@@ -321,6 +322,8 @@ def generate_batch(self:LlamaCppBackend,
     stopped=None,   # () -> bool
 ) -> list:          # ids of each
     "Continue several prompts together; raises `BackendError`."
+    if options.get("logits_processor"):
+        raise BackendError("logits_processor follows one reply: ask for one at a time")
     seed = options.get("seed", 0)
     replies = [_Reply(rows.float(), options | {"seed": seed + n}, self.lock)
                for n, rows in enumerate(prompts)]

@@ -66,7 +66,7 @@ def common_prefix(
     "How many rows the two have in common from the first."
     if a is None: return 0
     n = min(len(a), len(b))
-    same = (a[:n] - b[:n]).abs().amax(1) <= 1e-3 * b.abs().amax()
+    same = (a[:n] - b[:n]).abs().amax(1) <= 1e-3 * b[:n].abs().amax(1)
     return n if same.all() else int(same.int().argmin())
 
 # %% ../../nbs/07_model/03_generate.ipynb #6512bd43

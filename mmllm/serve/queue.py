@@ -106,7 +106,7 @@ def _carry_out(job, work):
     try: work(job.emit, job.stopped)
     except Stopped: pass
     except MMError as error: job.emit("error", error)
-    except Exception:
+    except BaseException: # Rust's panics are no `Exception`
         _log.exception("a reply ended in an error")
         job.emit("error", ServeError("something went wrong here, and nothing in the request is "
                                      "known to be the reason: the server's log has more"))
@@ -123,8 +123,7 @@ def _finish(self:JobQueue, job):
 @patch
 def _give_up(self:JobQueue, job):
     "Leave the line."
-    del self.line[job]
-    self._finish(job)
+    if self.line.pop(job, None): self._finish(job)
 
 @patch
 def _done(self:JobQueue, job, future):

@@ -142,9 +142,10 @@ def _address(host, sock):
     return f"http://{place}:{sock.getsockname()[1]}"
 
 def _hear_terminal(server): # one that closes; uvicorn hears SIGTERM and Ctrl-C only
+    def closes(sig, frame): # which it may say more than once
+        if server.told is None: server.handle_exit(sig, frame)
     number = getattr(signal, "SIGHUP", None)
-    if number and signal.getsignal(number) is not signal.SIG_IGN:
-        signal.signal(number, server.handle_exit)
+    if number and signal.getsignal(number) is not signal.SIG_IGN: signal.signal(number, closes)
 
 # %% ../../nbs/11_serve/06_server.ipynb #2d816e1d
 def serve_api(
