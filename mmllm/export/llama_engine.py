@@ -47,22 +47,6 @@ class _Reply:
         "Whether all that was told was looked at."
         return self.answered == self.told
 
-    def process(self, scores):
-        "Have those change the scores of the next token who were asked to; a fault ends the reply."
-        if len(self.ids) < self.options["min_new_tokens"]:
-            scores[self.options["eos_token_id"]] = -math.inf
-        try:
-            for processor in self.options.get("logits_processor") or ():
-                ids = torch.tensor([self.ids], dtype=torch.long)
-                scores.copy_(processor(ids, scores[None])[0])
-        except Exception as error: self.error = f"{type(error).__name__}: {error}"
-
-    def choose(self, context, place):
-        "Choose the token that comes after a place of the latest batch."
-        _, lib = llama_library()
-        self.process(context.logits(place))
-        self.next = lib.llama_sampler_sample(self.sampler, context.c, place)
-
     def show(self):
         "Show what was computed, if all before it was looked at."
         if self.is_stopped or not self.is_pending or not self.is_ready(): return
@@ -77,6 +61,30 @@ class _Reply:
         if not self.ids: return False
         is_end = self.ids[-1] in self.options["eos_token_id"]
         return is_end or len(self.ids) >= self.options["max_new_tokens"]
+
+# %% ../../nbs/12_export/04_llama_engine.ipynb #choosecl
+@patch
+def process(self:_Reply,
+    scores,  # (V,) of the next token, changed in place
+):
+    "Have those change the scores of the next token who were asked to; a fault ends the reply."
+    if len(self.ids) < self.options["min_new_tokens"]:
+        scores[self.options["eos_token_id"]] = -math.inf
+    try:
+        for processor in self.options.get("logits_processor") or ():
+            ids = torch.tensor([self.ids], dtype=torch.long)
+            scores.copy_(processor(ids, scores[None])[0])
+    except Exception as error: self.error = f"{type(error).__name__}: {error}"
+
+@patch
+def choose(self:_Reply,
+    context,  # `LlamaContext`
+    place,    # of its `read`
+):
+    "Choose the token that comes after a place of the latest batch."
+    _, lib = llama_library()
+    self.process(context.logits(place))
+    self.next = lib.llama_sampler_sample(self.sampler, context.c, place)
 
 # %% ../../nbs/12_export/04_llama_engine.ipynb #engine01
 class LlamaCppBackend(Backend):
