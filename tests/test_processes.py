@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import pytest
+import safetensors.torch
 from safetensors.torch import load_file
 import samples
 from mmllm.data.conversations import image_messages, make_record
@@ -198,3 +199,24 @@ def test_half_a_checkpoint_has_no_name_to_be_resumed_from(nth, alone, tmp_path):
     run_together(1, lambda: run_stage(tmp_path/"run"), tmp_path/"again")
     check_same(alone, tmp_path/"run"/"tune", tolerance=0)
     assert sorted(path.name for path in (tmp_path/"run").iterdir()) == ["checkpoints", "tune"] and not list((tmp_path/"run"/"checkpoints").iterdir())
+
+def half_saved():
+    "From now on, the second file of safetensors is cut off by SIGKILL: it is written beside its name first."
+    whole, seen = safetensors.torch.save_file, []
+    def save(tensors, path, *args, **options):
+        seen.append(path)
+        if len(seen) == 2:
+            Path(path).with_name(".tmpaB3xYz").write_bytes(bytes(100))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(tensors, path, *args, **options)
+    for module in [each for each in sys.modules.values() if getattr(each, "save_file", None) is whole]: module.save_file = save
+
+def test_half_a_file_of_safetensors_is_ours(alone, tmp_path):
+    def act():
+        half_saved()
+        run_stage(tmp_path/"run")
+    assert codes(start(1, act, tmp_path/"killed")) == [-signal.SIGKILL], (tmp_path/"killed-0.txt").read_text()[-3000:]
+    assert list((tmp_path/"run").rglob(".tmp*")), "nothing was half saved"
+    run_together(1, lambda: run_stage(tmp_path/"run"), tmp_path/"again")
+    check_same(alone, tmp_path/"run"/"tune", tolerance=0)
+    assert not list((tmp_path/"run").rglob(".*"))
