@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGED_NAMES', 'MMError', 'PresetError', 'SeedError', 'quiet_stderr', 'Preset', 'pick_device',
            'has_accelerator', 'get_preset', 'check_seed', 'cache_dir', 'is_cached', 'pick_dtype', 'has_native_bfloat16',
-           'inference_dtype', 'PlannedPart', 'Plan', 'plan', 'use_passive_wait_policy']
+           'inference_dtype', 'PlannedPart', 'Plan', 'plan', 'use_passive_wait_policy', 'release_openmp_team']
 
 # %% ../nbs/00_core.ipynb #b58c8ed0
 import os, sys
@@ -15,7 +15,7 @@ _torch_came_first = "torch" in sys.modules
 _waiting_is_chosen = any(
     name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"))
 if not _waiting_is_chosen:
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 
 # %% ../nbs/00_core.ipynb #f2b84eab
 import ctypes, logging, threading, warnings
@@ -298,3 +298,11 @@ def _mend_wait_policy():
 
 if _torch_came_first and not _waiting_is_chosen:
     _mend_wait_policy()
+
+# %% ../nbs/00_core.ipynb #release1
+def release_openmp_team() -> bool:
+    "End the OpenMP threads that this Python thread started; its next product starts others."
+    library = _openmp_library()
+    if not hasattr(library, "GOMP_parallel"): return False # others do not count each other's
+    pause_softly = 1
+    return library.omp_pause_resource_all(pause_softly) == 0

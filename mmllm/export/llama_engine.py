@@ -11,6 +11,7 @@ import torch
 from fastcore.basics import patch
 from itertools import count
 from torch import Tensor
+from ..core import release_openmp_team
 from ..model.generate import READ_ROWS
 from ..model.backends import Backend, BackendError
 from .llama_cpp import LlamaContext, cached_gguf, has_llama_cpp, llama_library
@@ -135,7 +136,9 @@ def from_model(cls:LlamaCppBackend,
         raise BackendError("llama.cpp computes on the CPU here: load the model with device='cpu'")
     table = model.language.get_input_embeddings().weight
     context = context or usual_context(model.language.config)
-    return cls(cached_gguf(model, quantize), table, context, **settings)
+    file = cached_gguf(model, quantize)
+    release_openmp_team() # see there
+    return cls(file, table, context, **settings)
 
 # %% ../../nbs/12_export/04_llama_engine.ipynb #rounds01
 @patch
@@ -257,6 +260,7 @@ def _give_up(self:LlamaCppBackend, error):
 @patch
 def _enter(self:LlamaCppBackend, replies):
     for reply in replies: self._check(reply)
+    release_openmp_team() # of whoever made the rows: two teams slow each other
     with self.lock:
         if self.worker is None:
             worker = threading.Thread(target=self._work, name="mmllm-llama.cpp", daemon=False)

@@ -255,8 +255,7 @@ _KEPT = (*BUNDLE_FILES, "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*
 CHECKPOINT_FILES = (
     "run.json", "runs/*", "runs/*/*", "events.out.tfevents.*",
     *(f"checkpoint-*/{name}" for name in _KEPT),
-    *(f".partial/*checkpoint-*/{name}" # whole soon, on its way out, or half by safetensors
-      for name in (*_KEPT, ".tmp??????", "adapter/.tmp??????")),
+    *(f".partial/*checkpoint-*/{name}" for name in (*_KEPT, ".tmp*", "adapter/.tmp*")),
     ".partial/.checkpoint-*.lock",
 ) # patterns of what a run keeps until it ends
 CHECKPOINTS = FolderKind(CHECKPOINT_FILES, mark="run.json", holds={"stage": None, "records": None})
