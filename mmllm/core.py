@@ -15,7 +15,7 @@ _torch_came_first = "torch" in sys.modules
 _waiting_is_chosen = any(
     name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"))
 if not _waiting_is_chosen:
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
 
 # %% ../nbs/00_core.ipynb #f2b84eab
 import ctypes, logging, threading, warnings

@@ -25,7 +25,7 @@ def become(notebook, log):
 
 def main():
     sys.path.pop(0)                               # a page does not see tools/
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"} | os.environ # as mmllm says before it imports torch
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"} | os.environ # as mmllm says before it imports torch
     logging.disable()                             # what libraries complain about while they load, a page does not hear
     for name in LIBRARIES:
         with contextlib.suppress(ImportError): importlib.import_module(name) # a page that needs it will say so

@@ -210,27 +210,36 @@ def rewind(self:LlamaContext,
 
 # %% ../../nbs/12_export/03_llama_cpp.ipynb #read0001
 @patch
-def _decode(self:LlamaContext, rows):
+def fill(self:LlamaContext,
+    pieces: list,  # of a sequence and the (n, D) float32 rows that it reads next
+):
+    "Lay up to `READ_ROWS` rows into the batch, where `compute` finds them."
+    batch, self.places, self.pieces = self.batch, [], pieces
+    for sequence, rows in pieces:
+        size = self.places[-1] + 1 if self.places else 0
+        for i in range(len(rows)):
+            batch.fill(size + i, sequence.number, sequence.length + i, i == len(rows) - 1)
+        self.places.append(size + len(rows) - 1)
+    self.rows = torch.cat([rows for _, rows in pieces]).contiguous()
+
+@patch
+def compute(self:LlamaContext) -> list: # for each piece the place of its last row, see `logits`
+    "Read what was laid into the batch; raises `BackendError`."
     ffi, lib = llama_library()
-    self.batch.c.n_tokens, self.batch.c.embd = len(rows), ffi.cast("float *", rows.data_ptr())
-    failed = lib.llama_decode(self.c, self.batch.c[0])
+    batch, rows = self.batch.c, self.rows
+    batch.n_tokens, batch.embd = len(rows), ffi.cast("float *", rows.data_ptr())
+    failed = lib.llama_decode(self.c, batch[0])
     if failed: raise BackendError(f"llama.cpp could not go on (llama_decode gave {failed})")
+    for sequence, rows in self.pieces: sequence.length += len(rows)
+    return self.places
 
 @patch
 def read(self:LlamaContext,
-    pieces: list,  # of a sequence and the (n, D) float32 rows that it reads next
-) -> list:         # for each the place of its last row, as `logits` takes it
-    "Read up to `READ_ROWS` rows, all in one batch; raises `BackendError`."
-    places, size = [], 0
-    for sequence, rows in pieces:
-        for i in range(len(rows)):
-            is_last = i == len(rows) - 1
-            self.batch.fill(size + i, sequence.number, sequence.length + i, is_last)
-        size += len(rows)
-        places.append(size - 1)
-    self._decode(torch.cat([rows for _, rows in pieces]).contiguous())
-    for sequence, rows in pieces: sequence.length += len(rows)
-    return places
+    pieces: list,  # as `fill` takes them
+) -> list:         # places, as `compute` gives them
+    "Read rows, all in one batch; raises `BackendError`."
+    self.fill(pieces)
+    return self.compute()
 
 # %% ../../nbs/12_export/03_llama_cpp.ipynb #score001
 @patch

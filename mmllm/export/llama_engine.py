@@ -223,7 +223,9 @@ def _next_round(self:LlamaCppBackend, chosen): # of the round before; nobody at 
             self._tidy()
             self._admit()
             if not self.replies: break
-            if found := self._choose(): return found
+            if found := self._choose():
+                self.llama.fill([(reply.sequence, rows) for reply, rows in found])
+                return found
             self.changed.wait(1)
         self.worker = None
         return []
@@ -231,8 +233,7 @@ def _next_round(self:LlamaCppBackend, chosen): # of the round before; nobody at 
 # %% ../../nbs/12_export/04_llama_engine.ipynb #rounds06
 @patch
 def _do_round(self:LlamaCppBackend, chosen):
-    places = self.llama.read([(reply.sequence, rows) for reply, rows in chosen])
-    for place, (reply, _) in zip(places, chosen):
+    for place, (reply, _) in zip(self.llama.compute(), chosen):
         reply.turn, reply.is_pending = next(self.turns), True
         if reply.sequence.length >= len(reply.prompt): reply.choose(self.llama, place)
 

@@ -12,7 +12,7 @@ import torch
 import uvicorn
 from contextlib import contextmanager
 from dataclasses import replace
-from ..core import PRESETS
+from ..core import PRESETS, release_openmp_team
 from ..data.media import MAX_PIXELS, MAX_SECONDS
 from ..model.bundle import read_config
 from ..chat.engine import local_engine
@@ -159,6 +159,7 @@ def serve_api(
     with open_port(host, port) as sock:
         engine = local_engine(model)
         engine.model.processor.audio_encoder.load()
+        release_openmp_team() # this thread computes no more
         server = make_server(engine, settings, log_level="info")
         address = _address(host, sock)
         print(f"{server.api.name} is served at {address}/v1, a page to try it at {address}/ "
