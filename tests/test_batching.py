@@ -74,8 +74,8 @@ def test_everybody_gets_their_own_reply(model, backend, asked, alone):
     for ids, pieces in found: assert pieces == [ids[:n + 1] for n in range(TOKENS)]
 
 def test_replies_are_written_in_the_same_step(model, backend, asked, alone, monkeypatch):
-    sizes, read = [], backend.llama.read
-    monkeypatch.setattr(backend.llama, "read", lambda pieces: sizes.append(len(pieces)) or read(pieces))
+    sizes, read = [], backend.llama.compute
+    monkeypatch.setattr(backend.llama, "compute", lambda: sizes.append(len(backend.llama.pieces)) or read())
     check_own(at_once(lambda rows: backend.generate(rows, greedy(model, 60))[:TOKENS], asked), alone)
     assert max(sizes) == 16 and len(sizes) < 16 * 60 / 4
 
@@ -129,11 +129,11 @@ def test_nobody_waits_for_who_is_stuck(model, backend, asked, alone):
 def test_a_full_context_lets_newcomers_wait(model, asked, alone):
     room = 3 * (max(map(len, asked)) + TOKENS)
     backend = type(model.backend).from_model(model, context=room, conversations=5)
-    taken, read = [], backend.llama.read
-    def count(pieces):
+    taken, read = [], backend.llama.compute
+    def count():
         taken.append(sum(one.reserved for one in backend.llama.sequences.values()))
-        return read(pieces)
-    backend.llama.read = count
+        return read()
+    backend.llama.compute = count
     kept = [PrefixCache() for _ in asked]
     check_own(at_once(lambda n: backend.generate(asked[n], greedy(model), kept[n]), range(16)), alone)
     assert room / 3 < max(taken) <= room
@@ -174,22 +174,22 @@ def test_what_is_dropped_while_it_is_written_is_forgotten_at_its_end(model, back
     wait_for(lambda: prefix.id not in backend.llama.sequences)
 
 def test_what_llama_cpp_refuses_ends_those_of_that_round(model, backend, asked, alone, monkeypatch):
-    read = backend.llama.read
-    def refuse_long(pieces):
-        if any(len(rows) > 100 for _, rows in pieces): raise BackendError("llama.cpp could not go on (7)")
-        return read(pieces)
-    monkeypatch.setattr(backend.llama, "read", refuse_long)
+    read = backend.llama.compute
+    def refuse_long():
+        if any(len(rows) > 100 for _, rows in backend.llama.pieces): raise BackendError("llama.cpp could not go on (7)")
+        return read()
+    monkeypatch.setattr(backend.llama, "compute", refuse_long)
     long, prefix = asked[0].repeat(20, 1), PrefixCache()
     with refused(BackendError, "could not go on"): backend.generate(long, greedy(model), prefix)
     assert backend.generate(asked[1], greedy(model)) == alone[1]
     assert prefix.id not in backend.llama.sequences
 
 def test_an_accident_leaves_nobody_waiting(model, backend, asked, alone, monkeypatch):
-    def break_down(pieces): raise MemoryError("no room")
+    def break_down(): raise MemoryError("no room")
     def one(n):
         with refused(BackendError, "accident"): backend.generate(asked[n], greedy(model), stopped=lambda: False)
     with monkeypatch.context() as broken:
-        broken.setattr(backend.llama, "read", break_down)
+        broken.setattr(backend.llama, "compute", break_down)
         at_once(one, range(8))
     assert backend.generate(asked[2], greedy(model)) == alone[2]
 
@@ -254,11 +254,11 @@ def test_sixteen_clients_get_their_own_reply(model, address, backend):
     wait_for(lambda: open_requests(address) == 0)
 
 def test_clients_are_answered_beside_each_other(model, address, backend, monkeypatch):
-    most, read = [0], backend.llama.read
-    def count(pieces):
-        most[0] = max(most[0], len(pieces))
-        return read(pieces)
-    monkeypatch.setattr(backend.llama, "read", count)
+    most, read = [0], backend.llama.compute
+    def count():
+        most[0] = max(most[0], len(backend.llama.pieces))
+        return read()
+    monkeypatch.setattr(backend.llama, "compute", count)
     at_once(lambda n: say(address, WORDS[n], max_tokens=60), range(8))
     assert most[0] >= 4
 
@@ -318,11 +318,11 @@ def test_the_server_of_mmllm_chat_writes_as_many_as_its_engine(cache, monkeypatc
     with serving.chat_server("tiny") as (address, key):
         assert "llama.cpp" in RemoteEngine("tiny", address, key).info()["device"]
         backend = engine.local_engine("tiny").model.backend
-        read = backend.llama.read
-        def count(pieces):
-            most[0] = max(most[0], len(pieces))
-            return read(pieces)
-        backend.llama.read = count
+        read = backend.llama.compute
+        def count():
+            most[0] = max(most[0], len(backend.llama.pieces))
+            return read()
+        backend.llama.compute = count
         def page(n):
             settings = GenerationSettings(max_new_tokens=200)
             RemoteEngine("tiny", address, key).stream_reply(f"{n}", [Turn(WORDS[n])], settings, lambda *event: None, lambda: False)

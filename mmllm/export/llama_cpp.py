@@ -214,21 +214,22 @@ def fill(self:LlamaContext,
     pieces: list,  # of a sequence and the (n, D) float32 rows that it reads next
 ):
     "Lay up to `READ_ROWS` rows into the batch, where `compute` finds them."
-    batch, self.places, self.pieces = self.batch, [], pieces
+    self.places, self.pieces, size = [], pieces, 0
     for sequence, rows in pieces:
-        size = self.places[-1] + 1 if self.places else 0
         for i in range(len(rows)):
-            batch.fill(size + i, sequence.number, sequence.length + i, i == len(rows) - 1)
-        self.places.append(size + len(rows) - 1)
+            self.batch.fill(size + i, sequence.number, sequence.length + i, i == len(rows) - 1)
+        size += len(rows)
+        self.places.append(size - 1)
     self.rows = torch.cat([rows for _, rows in pieces]).contiguous()
 
+# %% ../../nbs/12_export/03_llama_cpp.ipynb #read0002
 @patch
 def compute(self:LlamaContext) -> list: # for each piece the place of its last row, see `logits`
     "Read what was laid into the batch; raises `BackendError`."
     ffi, lib = llama_library()
-    batch, rows = self.batch.c, self.rows
-    batch.n_tokens, batch.embd = len(rows), ffi.cast("float *", rows.data_ptr())
-    failed = lib.llama_decode(self.c, batch[0])
+    pointer = ffi.cast("float *", self.rows.data_ptr())
+    self.batch.c.n_tokens, self.batch.c.embd = len(self.rows), pointer
+    failed = lib.llama_decode(self.c, self.batch.c[0])
     if failed: raise BackendError(f"llama.cpp could not go on (llama_decode gave {failed})")
     for sequence, rows in self.pieces: sequence.length += len(rows)
     return self.places

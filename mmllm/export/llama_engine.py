@@ -214,6 +214,11 @@ def _choose(self:LlamaCppBackend): # -> pairs of a reply and the rows that it re
 PATIENCE = .25 # seconds
 
 @patch
+def _lay_out(self:LlamaCppBackend, chosen):
+    self.llama.fill([(reply.sequence, rows) for reply, rows in chosen])
+    return chosen
+
+@patch
 def _next_round(self:LlamaCppBackend, chosen): # of the round before; nobody at the end
     def all_looked(): return all(reply.is_ready() or reply.is_stopped for reply, _ in chosen)
     with self.lock:
@@ -223,9 +228,7 @@ def _next_round(self:LlamaCppBackend, chosen): # of the round before; nobody at 
             self._tidy()
             self._admit()
             if not self.replies: break
-            if found := self._choose():
-                self.llama.fill([(reply.sequence, rows) for reply, rows in found])
-                return found
+            if found := self._choose(): return self._lay_out(found)
             self.changed.wait(1)
         self.worker = None
         return []
