@@ -12,7 +12,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from fastcore.basics import patch
 from pathlib import Path
-from ..core import PRESETS, cache_dir, check_seed, get_preset, inference_dtype
+from mmllm.core import (
+    PRESETS, PresetError, cache_dir, check_seed, get_preset, inference_dtype,
+)
 from mmllm.files import (
     check_replaceable, check_writable, folder_lock, read_json, recover_folder,
 )
@@ -23,6 +25,7 @@ from ..vision.concepts import caption_words
 from ..vision.hub_clip import count_places
 from ..vision.features import FeatureCache, check_photos, coco128_photos
 from ..model.bundle import BUNDLE, read_config
+from ..model.config import check_fields
 from ..model.model import MMModel, autocast
 from mmllm.training.processes import (
     is_main_process, join_processes, main_process_first, only_main_process_prints,
@@ -264,6 +267,13 @@ def _check_checkpoints(config, folder):
 def _later(out, name, order): # -> (folder, `FolderKind`) of a stage and all after it
     return run_folders(out, *order[order.index(name):])
 
+def _check_sizes(preset):
+    "Raises `PresetError` if no model can have the sizes of `preset`."
+    names = ("vision", "audio", "language", "concept_tokens", *EYES)
+    fields = {name: getattr(preset, name) for name in names}
+    if fields["image_tokens"] == 0: del fields["image_tokens"] # each patch one
+    check_fields(fields, PresetError, "the preset")
+
 def _chosen_stages(recipe, names, preset, epochs, batch_size):
     "The stages called so; `epochs` are those of the only one, or of `tune`."
     own = {name: epochs for name in names if name == "tune" or len(names) == 1}
@@ -318,6 +328,7 @@ def train_recipe(
     check_seed(seed)
     recipe = get_recipe(data, photos)
     names, preset = stage_names(stages, recipe.order), get_preset(preset)
+    _check_sizes(preset)
     out = check_writable(out or f"runs/{preset.name}", room_mb=10)
     stages = _chosen_stages(recipe, names, preset, epochs, batch_size)
     with main_process_first():
