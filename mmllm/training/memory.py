@@ -12,8 +12,10 @@ import torch
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from unittest.mock import patch as replaced
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
+from torch.nn import functional as F
 from transformers import (
     AutoConfig, CLIPConfig, CLIPModel, Phi3Config, Phi3ForCausalLM, WhisperConfig,
     WhisperForConditionalGeneration,
@@ -70,6 +72,17 @@ def count_weights(
     return sum(weight.numel() for weight in model.parameters()), shapes
 
 # %% ../../nbs/08_training/09_memory.ipynb #mem00013
+class _TiledAttention(torch.autograd.Function):
+    "The shape of attention, and what is kept for its way back."
+    @staticmethod
+    def forward(ctx, query, key, value):
+        result = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, result, query[..., 0].contiguous())
+        return result
+
+def _attend(query, key, value, *args, **kwargs): return _TiledAttention.apply(query, key, value)
+def _tiled(): return replaced.object(F, "scaled_dot_product_attention", _attend)
+
 def kept_bytes(
     module: nn.Module, # on the device `meta`
     run: Callable,     # runs it, once
@@ -82,7 +95,7 @@ def kept_bytes(
         if storage._cdata not in own: sizes[storage._cdata] = storage.nbytes()
         kept.append(tensor) # so that no address is used twice
         return tensor
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor): run()
+    with _tiled(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor): run()
     return sum(sizes.values())
 
 # %% ../../nbs/08_training/09_memory.ipynb #mem00016
