@@ -282,8 +282,11 @@ def quick_clicks_leave_one_state(new, url, shot, note):
         talk.box.fill(f"Quick {i}")
         talk.page.evaluate("() => document.querySelector('.mm-bar .go').click()")
     talk.until("() => document.querySelector('.mm-bar .go').title == 'Send the message' || document.querySelectorAll('.bot[data-state=done]').length")
-    n = talk.page.locator(".bot").count()
-    talk.finished(n)
+    n = before = 0
+    while not n or n != before: # clicks may still be under way to the kernel
+        n, before = talk.page.locator(".bot").count(), n
+        talk.finished(n)
+        talk.page.wait_for_timeout(1500)
     assert n >= 1 and talk.page.locator(".mm-bar .go").get_attribute("aria-label") == "Send the message"
     talk.box.fill("")
     talk.ask("And now?")
