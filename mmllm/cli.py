@@ -26,9 +26,11 @@ def plan(
     trainable: store_true = False,  # as it is loaded to learn, not to talk
 ):
     "Say what would be loaded, from where and how; nothing is fetched. Raises `PresetError`."
+    from mmllm.model import pick_backend
     from mmllm.training.memory import describe_plan
     parts = dict(vision=vision, audio=audio, language=language)
     print(describe_plan(make_plan(preset, device, trainable=trainable, **parts)))
+    if not trainable and not device: print(f"  replies are written by {pick_backend()}")
 
 # %% ../nbs/13_cli.ipynb #18689d62
 LITE_EXTRAS = ("librivox", "photos")
@@ -326,8 +328,7 @@ def _complain(text, status):
     return status
 
 def _execute(command, options, debug):
-    try:
-        command(**options)
+    try: command(**options)
     except MMError as error:
         if debug: raise
         return _complain(error, 1)
@@ -374,8 +375,7 @@ def run(
     command = COMMANDS[args[0]]
     try:
         given = vars(anno_parser(command, prog=f"mmllm {args[0]}").parse_args(args[1:]))
-    except SystemExit as stop: # argparse has printed the help, or what was wrong
-        return stop.code
+    except SystemExit as stop: return stop.code # argparse printed the help, or what was wrong
     options = {name: value for name, value in given.items() if name not in ("pdb", "xtra")}
     return _execute(command, options, debug)
 

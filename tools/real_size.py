@@ -183,10 +183,10 @@ def phi_config(tokenizer, layers):
         rope_scaling={"long_factor": long, "short_factor": short, "type": "longrope"}, rope_theta=10000., tie_word_embeddings=False,
         torch_dtype="bfloat16", transformers_version="4.43.3", use_cache=True, **ids)
 
-def preset(folder, language="phi-nf4"):
+def preset(folder, language="phi-nf4", **eyes):
     "`full`, with the local folders."
     from mmllm.core import get_preset
-    return get_preset("full", vision=str(folder/"clip"), audio=str(folder/"whisper"), language=str(folder/language))
+    return get_preset("full", vision=str(folder/"clip"), audio=str(folder/"whisper"), language=str(folder/language), **eyes)
 
 def load(folder):
     "As `mmllm train` loads it from the Hub's shards, to NF4. The stations after it load what is in NF4 already."
@@ -216,7 +216,7 @@ def recipe(folder, stage):
             return made
     if stage.startswith("listen"): return Quick(str(folder/"data"/"common_voice"), validation=.2, max_rows=6)
     rows, share = (3, .34) if stage == "clip" else (2, .5)
-    return Quick(str(folder/"data"/"captions"), validation=share, max_rows=rows)
+    return Quick(str(folder/"data"/("large" if stage == "tiles" else "captions")), validation=share, max_rows=rows)
 
 def train(folder, stage, **options):
     "One step, with its validation and its checkpoint; then the bundle."
@@ -224,6 +224,18 @@ def train(folder, stage, **options):
     train_recipe(stage, preset(folder), folder/"run", data=recipe(folder, stage), **{"epochs": 1} | options)
 
 TWO_STEPS = dict(epochs=2, batch_size=1)
+TILES = {"align, four tiles": dict(max_tiles=4), "align, LLaVA's projector": dict(projector="llava"), "align, LLaVA's projector, four tiles": dict(projector="llava", max_tiles=4)}
+
+def tiled(folder, name):
+    "`align` from the start in a folder of its own, with pictures so large that they are cut."
+    from PIL import Image
+    from mmllm.training import train_recipe
+    shutil.copytree(folder/"data"/"captions", folder/"data"/"large", dirs_exist_ok=True)
+    for path in (folder/"data"/"large").rglob("*.png"):
+        with Image.open(path) as picture: picture.convert("RGB").resize((1000, 1000)).save(path)
+    out = folder/"run"/name.replace(" ", "-").replace(",", "").replace("'", "")
+    eyes = preset(folder, **TILES[name])
+    train_recipe("align", eyes, out, data=recipe(folder, "tiles"), **TWO_STEPS)
 
 def interrupted(folder):
     "The first of two steps of `align`; then the process ends as if it were killed."
@@ -256,6 +268,7 @@ def talk(folder, **options):
 STATIONS = {
     "make": lambda folder: make(folder, args.layers), "load": load, "save": save, "clip": lambda folder: train(folder, "clip"),
     "align, interrupted": interrupted, "align": lambda folder: train(folder, "align", **TWO_STEPS),
+    **{name: lambda folder, name=name: tiled(folder, name) for name in TILES},
     **{stage: lambda folder, stage=stage: train(folder, stage) for stage in STAGES[2:]},
     "talk, 4 bits": lambda folder: talk(folder, four_bit=True), "talk": talk,
 }
@@ -279,7 +292,9 @@ def show(folder):
     heads = ("seconds", "processor", "own", "need", "resident", "planned", "error")
     print(f"{'':20}" + "".join(f"{head:>10}" for head in heads))
     for name, about in measured(folder).items():
-        planned = plan_memory(plan(preset(folder, "phi"), "cpu"), Work(**about["work"])).get(name.split(", i")[0], float("nan"))
+        shape = plan(preset(folder, "phi", **TILES.get(name, {})), "cpu")
+        station = name if name.startswith("talk") else name.split(",")[0]
+        planned = plan_memory(shape, Work(**about["work"] | {"words": 0})).get(station, float("nan"))
         sizes = [about[f"{key}_gib"] for key in ("own", "need", "resident")] + [planned]
         print(f"{name:20}{about['seconds']:10}{about['processor']:10}" + "".join(f"{size:10.2f}" for size in sizes) + f"{planned / about['need_gib'] - 1:10.0%}")
 

@@ -134,7 +134,7 @@ BACKENDS = { # name -> (module, class)
     "llama.cpp": ("mmllm.export.llama_engine", "LlamaCppBackend"),
     "vllm": ("mmllm.model.vllm", "VllmBackend"),
 }
-AUTO = {"cuda": ("vllm",)} # device -> names of those that `auto` tries before torch
+AUTO = {"cuda": ("vllm",), "cpu": ("llama.cpp",)} # device -> what `auto` tries before torch
 
 def backend_class(
     name: str, # one of `BACKENDS`

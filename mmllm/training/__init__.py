@@ -64,8 +64,8 @@ from .own_data import (
     RecordedTranscriptionStage, RecordingsDataset, StateCache, heard_and_read, usable_records,
 )
 from .memory import (
-    Sizes, Work, base_config, count_weights, describe_memory, describe_plan, kept_bytes, plan_hours,
-    plan_memory, preset_sizes, record_operations, resident_bytes,
+    Sizes, Work, base_config, count_weights, describe_memory, describe_plan, kept_bytes,
+    picture_tokens, plan_hours, plan_memory, preset_sizes, record_operations, resident_bytes,
 )
 
 __all__ = [
@@ -190,6 +190,7 @@ __all__ = [
     "describe_memory",
     "describe_plan",
     "kept_bytes",
+    "picture_tokens",
     "plan_hours",
     "plan_memory",
     "preset_sizes",

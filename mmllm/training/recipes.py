@@ -284,6 +284,7 @@ def _run_stage(recipe, stage, preset, out, seed, restart, tensorboard):
     "Train one stage, and say how it went."
     began, name = time.time(), stage.name
     with main_process_first(): model = start_model(name, recipe, preset, out, seed)
+    _save_memory(model)
     if not restart: _check_checkpoints(model.config, out/"checkpoints"/name)
     for folder, kind in _later(out, name, recipe.order):
         if folder != out/"checkpoints"/name and is_main_process(): remove_run_folder(folder, kind)
@@ -294,11 +295,22 @@ def _run_stage(recipe, stage, preset, out, seed, restart, tensorboard):
     print(f"{name}: validation loss {best:.3f}, {time.time() - began:.0f} s, in {out/name}")
     for line in summarize_history(history).splitlines(): print(f"  {line}")
 
+def _glibc(name):
+    "A function of GNU's C library; elsewhere one that does nothing."
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return getattr(library, name, lambda *args: None)
+
 def _free_memory():
     "Give memory back to the system, before the next model is loaded."
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim: trim(0)
+    _glibc("malloc_trim")(0)
+
+_MMAP_THRESHOLD, _LARGE = -3, 4e8 # mallopt's name for it; weights
+
+def _save_memory(model):
+    "Keep large arrays of a large model out of the heap, which would get holes: a tenth slower."
+    is_large = sum(weight.numel() for weight in model.parameters()) > _LARGE
+    if model.device.type == "cpu" and is_large: _glibc("mallopt")(_MMAP_THRESHOLD, 1_000_000)
 
 # %% ../../nbs/08_training/07_recipes.ipynb #runstgs1
 def _run_stages(recipe, stages, preset, out, seed, restart, tensorboard):
