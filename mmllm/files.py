@@ -70,17 +70,17 @@ def explain_disk_errors(
 
 # %% ../nbs/01_files.ipynb #f9ee7c72
 def _check_kind(path, is_file):
-    if path.is_dir():
+    try: mode = path.stat().st_mode # looked at once: others may replace it meanwhile
+    except (FileNotFoundError, NotADirectoryError, ValueError): return
+    if stat.S_ISDIR(mode):
         if is_file: raise PathError(f"{_shown(path)} is a folder: name a file")
-    elif path.is_file():
+    elif stat.S_ISREG(mode):
         if not is_file: raise PathError(f"{_shown(path)} is a file: name a folder")
-    elif path.exists():
+    else:
         raise PathError(f"{_shown(path)} is neither a file nor a folder: name another place")
 
 def _probe(folder, room_mb):
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(bytes(4096))
-        file.flush()
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file: file.write(bytes(4096))
     if shutil.disk_usage(folder).free < room_mb * 1e6: raise OSError(errno.ENOSPC, "")
 
 # %% ../nbs/01_files.ipynb #00cd03c6
