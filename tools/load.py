@@ -53,8 +53,9 @@ def one_client(number, client, alone, end, tokens):
                 counts["hung up"] += 1
                 continue
             stream = draw.random() < .5
-            same = ask(client, kinds[kind], stream) == alone[number, kind]
-            counts["as alone" if same else f"another reply ({kind}{', streamed' if stream else ''})"] += 1
+            reply, own = ask(client, kinds[kind], stream), alone[number, kind]
+            how = "as alone" if reply == own else "of another client" if reply in alone.values() else "another reply"
+            counts[how if reply == own else f"{how} ({kind}{', streamed' if stream else ''})"] += 1
             times.append(time.time() - began)
         except APIStatusError as error:
             counts[str(error.status_code)] += 1
