@@ -201,6 +201,8 @@ class Work:
     learned: int = 300                       # tokens of replies among the positions
 
 # %% ../../nbs/08_training/09_memory.ipynb #memtile2
+def _views(preset): return 1 if preset.max_tiles == 1 else 1 + preset.max_tiles # of a large picture
+
 def picture_tokens(
     preset, # `Preset`
 ) -> int:   # positions
@@ -208,8 +210,7 @@ def picture_tokens(
     vision = base_config(preset.vision).vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
     names = 2 * preset.concept_tokens + preset.concept_tokens // 2
-    views = 1 if preset.max_tiles == 1 else 1 + preset.max_tiles
-    return views * ((preset.image_tokens or patches) + names)
+    return _views(preset) * ((preset.image_tokens or patches) + names)
 
 # %% ../../nbs/08_training/09_memory.ipynb #mem00027
 def _language_step(config, sizes, work, r, half):
@@ -279,10 +280,9 @@ def record_operations(
     "What `align` or `tune` takes for one record; raises `PresetError`."
     sizes, vision = preset_sizes(preset), base_config(preset.vision).vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
-    views = 1 if preset.max_tiles == 1 else 1 + preset.max_tiles
     positions = tokens + pictures * picture_tokens(preset)
     tower = vision.num_hidden_layers * 12 * vision.hidden_size ** 2
-    return 6 * sizes.matrices * positions + 2 * tower * patches * pictures * views
+    return 6 * sizes.matrices * positions + 2 * tower * patches * pictures * _views(preset)
 
 def plan_hours(
     preset,             # `Preset`

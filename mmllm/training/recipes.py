@@ -295,6 +295,7 @@ def _run_stage(recipe, stage, preset, out, seed, restart, tensorboard):
     print(f"{name}: validation loss {best:.3f}, {time.time() - began:.0f} s, in {out/name}")
     for line in summarize_history(history).splitlines(): print(f"  {line}")
 
+# %% ../../nbs/08_training/07_recipes.ipynb #glibc001
 def _glibc(name):
     "A function of GNU's C library; elsewhere one that does nothing."
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
