@@ -46,7 +46,9 @@ from .speech import (
 from .datasets import PlannedDataset, epoch_order, load_captioned_folder, split_validation
 from .augment import augment, can_flip, jitter, random_crop
 from .drawing import draw_boxes
-from .words import NOT_MEANT, named_objects, object_words, singulars, word_forms, words_of
+from .words import (
+    NOT_MEANT, WORD, caption_tokens, named_objects, object_words, singulars, word_forms, words_of,
+)
 from .coco_photos import (
     coco_records, coco_split_of, find_coco_photos, is_sensible, load_coco_texts, normalise_caption,
     normalise_question, sensible_questions,
@@ -158,6 +160,8 @@ __all__ = [
     "random_crop",
     "draw_boxes",
     "NOT_MEANT",
+    "WORD",
+    "caption_tokens",
     "named_objects",
     "object_words",
     "singulars",

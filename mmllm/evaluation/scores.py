@@ -11,11 +11,12 @@ import numpy as np
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from ..data.words import caption_tokens
 from .items import Item
 from mmllm.evaluation.metrics import (
-    EmbeddingSpace, answer_kind, as_counts, bleu_counts, bleu_of, bootstrap_interval,
-    caption_tokens, chair_i, chair_s, cider_scores, clip_scores, f1_of, object_tallies,
-    precision_of, ratio, recall_of, retrieval_hits, vqa_normalise, vqa_scores,
+    EmbeddingSpace, answer_kind, as_counts, bleu_counts, bleu_of, bootstrap_interval, chair_i,
+    chair_s, cider_scores, clip_scores, f1_of, object_tallies, precision_of, ratio, recall_of,
+    retrieval_hits, vqa_normalise, vqa_scores,
 )
 
 # %% ../../nbs/09_evaluation/02_scores.ipynb #80312181

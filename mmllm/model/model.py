@@ -354,11 +354,6 @@ def _rows_before(input_ids):
     rows = torch.arange(input_ids.shape[1], device=input_ids.device)
     return (rows - 1).clamp(min=0).expand_as(input_ids)
 
-def _weighted_loss(logits, targets, weights):
-    losses = F.cross_entropy(logits, targets.to(logits.device), reduction="none")
-    weights = weights.to(losses.device)
-    return (losses * weights).sum() / weights.sum()
-
 # %% ../../nbs/07_model/01_model.ipynb #2a38a4a9
 @patch
 def check_trainable(self:MMModel):  # the language model, a `PeftModel`
@@ -378,16 +373,18 @@ def forward(self:MMModel,
     parents: Tensor=None,        # (B, T) row that predicts each row; the one before it if None
     label_counts: Tensor=None,   # (B, T) how often each row is learned, in place of labels
     **media,                     # images and sounds as `embed` takes them
-) -> dict[str, Tensor]:          # {"loss"}
+) -> dict[str, Tensor]:          # {"loss", "token_losses": (learned tokens,)}
     "The loss of a batch, the mean over learned tokens; raises `PromptError` if there are none."
     head = self.check_trainable().get_base_model().lm_head
     counts = _label_counts(labels) if label_counts is None else label_counts
-    if not counts.sum():
+    if not counts.any():
         raise PromptError("no token of this batch is learned: "
                           "its conversations have no assistant's turn")
     if parents is None: parents = _rows_before(input_ids)
     at, token = counts.nonzero(as_tuple=True)
     with autocast(self.device):
         hidden = self.hidden_states(input_ids, attention_mask, media_mask, position_ids, **media)
-        logits = head(hidden[at, parents[at, token]])
-    return {"loss": _weighted_loss(logits.float(), input_ids[at, token], counts[at, token])}
+        logits = head(hidden[at, parents[at, token]]).float()
+    losses = F.cross_entropy(logits, input_ids[at, token].to(logits.device), reduction="none")
+    weights = counts[at, token].to(losses.device)
+    return {"loss": (losses * weights).sum() / weights.sum(), "token_losses": losses}

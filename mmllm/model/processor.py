@@ -394,10 +394,10 @@ def prefix_tree(self:MMProcessor,
 
 @patch
 def pack(self:MMProcessor,
-    examples,       # list of examples: lists of records or messages about the same media
+    examples,       # `PrefixTree`s, or lists of records or messages about the same media
 ) -> BatchFeature:  # what `MMModel.forward` takes
     "A batch of trees for training; raises `PromptError` if an example has nothing to learn."
-    trees = [self.prefix_tree(example) for example in examples]
+    trees = [one if isinstance(one, PrefixTree) else self.prefix_tree(one) for one in examples]
     rows = [join_trees([trees[i] for i in row]) for row in assign_rows([len(t) for t in trees])]
     media = [item for row in rows for item in row.media]
     return BatchFeature({**batch_trees(rows, self.tokenizer.pad_token_id),

@@ -10,6 +10,7 @@
 - `synthetic`: Synthetic features for small data: prototypes of a thousand names and imagined scenes beside a hundred photos.
 - `small_data`: `clip`, `align` and `tune` with synthetic features beside a hundred photos: how `mmllm train` teaches `lite`.
 - `photos`: `clip`, `align`, `tune` and `answer` on photos that have captions and questions but no boxes: how the shipped `lite` model is taught.
+- `scst`: `scst` raises what a caption is judged by: the model says several, and learns from those that are better than the others.
 - `recipes`: The stages one after the other, on the hundred photos of COCO128 or on five thousand of COCO: what `mmllm train` does.
 - `own_data`: Every stage learns from a data set that is named: pictures, conversations, speech, or a mixture of them.
 - `memory`: What each station of a preset needs, computed from shapes before anything is fetched.
@@ -54,6 +55,9 @@ from .photos import (
     PhotoAlignStage, PhotoAnswerStage, PhotoClipStage, PhotoConversationDataset, PhotoConversations,
     PhotoTuneStage, REPEAT_PROMPTS, ViewedDataset, add_named_classes, class_questions, crop_states,
     draw_records, draw_view, named_classes, repeat_records, start_heads,
+)
+from .scst import (
+    CaptionReward, ScstDataset, ScstStage, advantages, object_f1, sample_replies, weighted_tree,
 )
 from .recipes import (
     Coco128Recipe, Coco6kRecipe, EYES, PHOTO_STAGES, RECIPES, SHIPPED_EYES, SMALL_DATA_STAGES,
@@ -160,6 +164,13 @@ __all__ = [
     "named_classes",
     "repeat_records",
     "start_heads",
+    "CaptionReward",
+    "ScstDataset",
+    "ScstStage",
+    "advantages",
+    "object_f1",
+    "sample_replies",
+    "weighted_tree",
     "Coco128Recipe",
     "Coco6kRecipe",
     "EYES",

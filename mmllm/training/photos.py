@@ -8,7 +8,6 @@ __all__ = ['REPEAT_PROMPTS', 'PhotoClipStage', 'start_heads', 'draw_view', 'View
            'PhotoAlignStage', 'repeat_records', 'PhotoTuneStage', 'PhotoAnswerStage']
 
 # %% ../../nbs/08_training/06_photos.ipynb #bfaa48a3
-import re
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -226,9 +225,10 @@ def _probabilities(model, records): # -> iterator of (80,), one of each record
 def add_named_classes(
     model,         # `MMModel` whose encoder has learned, with a cache of features
     records: list, # records; those with `objects` stay as they are
+    *limits,       # of `named_classes`: sure, doubt
 ) -> list:         # the same with `present` and `absent`, the hardest first
     "What is there in each photo without boxes, and what is not."
-    found = [named_classes(*pair)
+    found = [named_classes(*pair, *limits)
              for pair in zip(records, _probabilities(model, records), strict=True)]
     table = cooccurrence([{"objects": dict.fromkeys(present, 1)} for present, _ in found])
     marked = []
@@ -299,6 +299,8 @@ class PhotoConversations:
 
     max_positions = 1400    # positions that learn at a time: more need more memory
     most = "captions"       # column: records with the most of it come before others
+    sure, doubt = .6, .2    # from here on a class is there; up to here it is not
+    dataset_class = PhotoConversationDataset
 
     def prepare(self,
         model,         # `MMModel`
@@ -319,9 +321,9 @@ def dataset(self:PhotoConversations,
     "Dialogues of a run; every picture is encoded now, and a missing one raises a `MediaError`."
     if training: records = draw_records(records, self.max_records, seed, self.most)
     model.processor.features.fill([record["images"][0] for record in records])
-    records = add_named_classes(model, records)
-    if not training: return PhotoConversationDataset(records, self.for_validation(), seed)
-    return PhotoConversationDataset(records, self, seed, self.texts(model))
+    records = add_named_classes(model, records, self.sure, self.doubt)
+    if not training: return self.dataset_class(records, self.for_validation(), seed)
+    return self.dataset_class(records, self, seed, self.texts(model))
 
 # %% ../../nbs/08_training/06_photos.ipynb #draw0006
 @dataclass(kw_only=True)
@@ -372,7 +374,6 @@ class PhotoAnswerStage(PhotoTuneStage):
     questions: int = 8
     captions: int = 1
     yes: int = 2
-    average: float = .7 # how far to go from the weights of `tune` to those of this stage
 
     name = "answer"
     most = "qa"
@@ -380,25 +381,3 @@ class PhotoAnswerStage(PhotoTuneStage):
     def for_validation(self):
         "What `tune` is measured by."
         return replace(super().for_validation(), captions=None, yes=1)
-
-# %% ../../nbs/08_training/06_photos.ipynb #answ0005
-@patch
-def prepare(self:PhotoAnswerStage,
-    model,         # `MMModel` as `tune` made it
-    records: list, # records to learn from
-):
-    "Keep the weights that it begins with."
-    PhotoTuneStage.prepare(self, model, records)
-    self.before = {name: weight.detach().clone() for name, weight in model.named_parameters()
-                   if re.match(self.trainable, name)}
-
-@patch
-@torch.no_grad()
-def finish(self:PhotoAnswerStage,
-    model,         # `MMModel` with the best weights of the run
-    records: list, # records that were learned from
-    seed: int,     # seed of the run
-):
-    "Average the weights with those that it began with."
-    for name, weight in model.named_parameters():
-        if name in self.before: weight.copy_(self.before[name].lerp(weight, self.average))
