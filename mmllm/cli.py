@@ -81,8 +81,8 @@ def data(
         print("contact sheet:", contact_sheet(records, out/f"{Path(part.name).name}.png"))
 
 # %% ../nbs/13_cli.ipynb #which001
-_WHICH = Param("clip, align, tune, answer, listen-asr, listen; all: what sees; not given: "
-               "all, or with data of your own tune", str, opt=False, nargs="?")
+_WHICH = Param("clip, align, tune, answer, scst, listen-asr, listen; all: what sees; not "
+               "given: all, or with data of your own tune", str, opt=False, nargs="?")
 
 # %% ../nbs/13_cli.ipynb #a928969f
 def train(

@@ -19,7 +19,7 @@ LONG = [                                          # the notebooks that take half
     "tutorials/own_pictures", "tutorials/full", "08_training/02_align_tune", "09_evaluation/05_spoken",
     "04_audio/01_transcription", "08_training/01_trainer", "09_evaluation/06_bundle", "10_chat/03_conversation",
     "tutorials/own_voice", "tutorials/serving", "08_training/05_small_data", "08_training/03_speech", "13_cli",
-    "03_vision/01_lite_clip", "08_training/08_recipes",
+    "03_vision/01_lite_clip", "08_training/08_recipes", "08_training/07_scst",
 ]
 OFFLINE = ["00_core", "01_weights/04_fetch", "index"] # run once more without a network
 FETCH = """

@@ -57,7 +57,8 @@ from .photos import (
     draw_records, draw_view, named_classes, repeat_records, start_heads,
 )
 from .scst import (
-    CaptionReward, ScstDataset, ScstStage, advantages, object_f1, sample_replies, weighted_tree,
+    CaptionReward, OTHER_WORDS, ScstDataset, ScstStage, advantages, object_f1, reword,
+    sample_replies, weighted_tree,
 )
 from .recipes import (
     Coco128Recipe, Coco6kRecipe, EYES, PHOTO_STAGES, RECIPES, SHIPPED_EYES, SMALL_DATA_STAGES,
@@ -165,10 +166,12 @@ __all__ = [
     "repeat_records",
     "start_heads",
     "CaptionReward",
+    "OTHER_WORDS",
     "ScstDataset",
     "ScstStage",
     "advantages",
     "object_f1",
+    "reword",
     "sample_replies",
     "weighted_tree",
     "Coco128Recipe",

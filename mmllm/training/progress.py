@@ -63,13 +63,14 @@ class Meter:
         self.began = self.began or time.monotonic()
 
     def add(self,
-        batch: dict,       # what was learned from
+        parts: list,       # batches that were learned from
         source: str,       # data set that it comes from; None: not known
         loss: float,       # its share of the loss of the step
         weight: float,     # how large that share is
     ):
-        "Count a batch."
-        for name, n in batch_size_of(batch).items(): self.size[name] += n
+        "Count what was learned from."
+        for part in parts:
+            for name, n in batch_size_of(part).items(): self.size[name] += n
         if source is None: return
         total, weights = self.losses.get(source, (0., 0.))
         self.losses[source] = total + loss, weights + weight

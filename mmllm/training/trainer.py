@@ -95,11 +95,11 @@ def training_step(self:StageTrainer,
     "One step, in as many passes as `Stage.micro_batches` makes of the batch."
     total = torch.zeros((), device=self.args.device)
     for weight, source, batch in self._parts(inputs):
-        before = total
-        for share, part in self.stage.micro_batches(self.model, batch):
+        before, parts = total, self.stage.micro_batches(self.model, batch)
+        for share, part in parts:
             self.share = weight * share
             total = total + Trainer.training_step(self, model, part, num_items_in_batch)
-        self.meter.add(batch, source, (total - before).item(), weight)
+        self.meter.add([part for _, part in parts], source, (total - before).item(), weight)
     self.share = 1.
     if self.accelerator.sync_gradients: average_gradients(self.model.parameters())
     return total
