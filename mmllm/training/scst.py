@@ -12,7 +12,7 @@ import torch
 from dataclasses import dataclass, replace
 from functools import partial
 from fastcore.basics import chunked, patch
-from pycocoevalcap.cider.cider_scorer import CiderScorer, precook
+from pycocoevalcap.cider.cider_scorer import CiderScorer
 from torch import Tensor
 from transformers import DynamicCache
 from mmllm.data.conversations import (
@@ -73,6 +73,15 @@ def advantages(
 # %% ../../nbs/08_training/07_scst.ipynb #scst0016
 _SAMPLING = dict(do_sample=True, temperature=1., top_k=0, top_p=1.)
 
+def _read(model, batch): # -> rows, their mask, keys and values of all rows but the last
+    mask, cache = batch["attention_mask"].to(model.device), DynamicCache()
+    media = {key: batch[key] for key in batch if key not in ("labels", "attention_mask")}
+    rows, positions = model.embed(**media), (mask.cumsum(1) - 1).clamp(min=0)
+    model.language.get_decoder()(
+        inputs_embeds=rows[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1],
+        past_key_values=cache, use_cache=True)
+    return rows, mask, cache
+
 @torch.no_grad()
 def sample_replies(
     model,               # `MMModel`
@@ -81,14 +90,9 @@ def sample_replies(
     **generate_kwargs,   # of transformers' `generate`: max_new_tokens, or another way to sample
 ) -> list:               # lists of n texts
     "Replies to each conversation, drawn by PyTorch's generator; raises what `embed` raises."
-    batch, cache = model.eval().processor(conversations), DynamicCache()
-    mask = batch["attention_mask"].to(model.device)
-    media = {key: batch[key] for key in batch if key not in ("labels", "attention_mask")}
-    read = dict(attention_mask=mask[:, :-1], past_key_values=cache, use_cache=True)
-    read |= dict(position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, :-1])
+    batch = model.eval().processor(conversations)
     with model.precision():
-        rows = model.embed(**media)
-        model.language.get_decoder()(inputs_embeds=rows[:, :-1], **read)
+        rows, mask, cache = _read(model, batch)
         cache.batch_repeat_interleave(n)
         ids = model._generate(rows.repeat_interleave(n, 0), mask.repeat_interleave(n, 0),
                               past_key_values=cache, **{**_SAMPLING, **generate_kwargs})
