@@ -185,6 +185,9 @@ def prepare(self:ScstStage,
     records: list, # records to learn from
 ):
     "Weigh the words of all captions; raises `TrainingError` if a record has none."
+    if self.samples < 2:
+        raise TrainingError(f"samples is {self.samples}: a caption is compared with others of its "
+                            "photo, so draw 2 or more")
     PhotoTuneStage.prepare(self, model, records)
     asked = [_asked(record, CAPTION_PROMPT) for record in records]
     self.reward = CaptionReward([one["references"] for one in asked], self.objects)
