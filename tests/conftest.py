@@ -88,3 +88,7 @@ def picture():
     "A small picture, as an array."
     import samples
     return np.array(samples.landscape())
+
+def pytest_configure():
+    "A shell has Ctrl-C ignored by what it starts in the background, and programs started there inherit that: not those of the tests."
+    signal.signal(signal.SIGINT, signal.default_int_handler)
