@@ -254,7 +254,8 @@ def micro_batches(self:ScstStage,
 ) -> list:       # (1, part of the batch)
     "Rows of the trees, at most `max_positions` positions at a time; their losses add up."
     packed = model.processor.pack(self.trees(model, batch["examples"]))
-    return [(1., part) for _, part in PhotoTuneStage.micro_batches(self, model, packed)]
+    parts = [part for _, part in PhotoTuneStage.micro_batches(self, model, packed)]
+    return [(1., part) for part in parts if part["label_counts"].any()]
 
 @patch
 def loss(self:ScstStage,
