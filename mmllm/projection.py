@@ -134,12 +134,14 @@ class ConceptProjector(nn.Module):
 @patch
 def forward(self:ConceptProjector,
     logits: torch.Tensor, # (B, C), each for itself
+    gamma: float = 1.,    # power of a thing's probability; below 1, small ones can be told apart
 ) -> torch.Tensor:        # (B, k, D)
     "The likeliest things, the likeliest first, then as many places and people, then words."
     values, indices, start = [], [], 0
-    for part, k in zip(logits.sigmoid().split(self.sizes, 1), self.chosen, strict=True):
+    parts = logits.sigmoid().split(self.sizes, 1)
+    for part, k, power in zip(parts, self.chosen, (gamma, 1, 1), strict=True):
         best = part.topk(k)
-        values.append(best.values)
+        values.append(best.values ** power)
         indices.append(best.indices + start)
         start += part.shape[1]
     confidence = 2 * torch.cat(values, 1) - 1 # -1 surely not, 1 surely

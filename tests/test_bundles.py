@@ -33,7 +33,7 @@ VALUES = [
     ("lora_alpha", None), ("lora_alpha", "x"), ("lora_alpha", []),
     ("preset", "no-such-preset"), ("preset", 5), ("preset", None),
     ("vision_lora_r", -1), ("vision_lora_r", "x"), ("audio_lora_r", [1]),
-    ("grid_hidden", -5), ("grid_hidden", "1024"), ("audio_hidden", None), ("grid_hidden", 10**9),
+    ("confidence_gamma", 0), ("confidence_gamma", 2), ("confidence_gamma", "1"), ("grid_hidden", -5), ("grid_hidden", "1024"), ("audio_hidden", None), ("grid_hidden", 10**9),
     ("name_tokens", -1), ("name_tokens", "x"), ("word_tokens", -1), ("words", 5),
     ("trained_in_four_bit", "yes"), ("audio_projector_trained", 5),
     ("projector", None), ("projector", 5), ("projector", "qformer"), ("projector", "llava"), ("pad_to_square", None), ("pad_to_square", "yes"), ("pad_to_square", 1),

@@ -128,7 +128,7 @@ def test_anything_is_a_record_or_is_refused(thing):
 
 # --- configurations and conversations
 
-KEYS = st.sampled_from(["format", "vision", "audio", "language", "bases", "image_tokens", "concept_tokens", "lora_r", "lora_alpha", "preset", "words", "name_tokens", "grid_hidden", "vision_lora_r", "trained_in_four_bit", "projector", "pad_to_square", "max_tiles"])
+KEYS = st.sampled_from(["format", "vision", "audio", "language", "bases", "image_tokens", "concept_tokens", "lora_r", "lora_alpha", "preset", "words", "name_tokens", "grid_hidden", "vision_lora_r", "trained_in_four_bit", "projector", "pad_to_square", "max_tiles", "confidence_gamma"])
 
 @given(changes=st.dictionaries(KEYS, JSON, min_size=1, max_size=4))
 @settings(max_examples=100)

@@ -62,9 +62,9 @@ def object_scores(
     space: EmbeddingSpace = None, # ignored
 ) -> list[Score]:                 # empty where no photo is labelled
     "Precision, recall and F1 of the objects, micro-averaged; of captions CHAIR too."
-    chosen = [i for i, item in enumerate(items) if item.objects]
-    if not chosen: return []
-    kept, said = [items[i] for i in chosen], [replies[i] for i in chosen]
+    pairs = [(item, reply) for item, reply in zip(items, replies) if item.objects]
+    if not pairs: return []
+    kept, said = zip(*pairs)
     truths = [set(item.objects) for item in kept]
     others = [item.references if item.kind == "caption" else [] for item in kept]
     tallies, photos = object_tallies(said, truths, others), [item.photo for item in kept]

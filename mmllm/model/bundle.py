@@ -280,9 +280,13 @@ def load_weights(self:MMModel,
     "Take what training made; raises `BundleError` and changes nothing if it does not fit."
     expected = self._expected(adapter)
     def read(place):
-        "The tensors of the bundle in a folder."
-        return _states_in(place, _config_in(place), expected)
-    return self._take_states(read_folder(find_bundle(folder), BUNDLE, read))
+        "The configuration and the tensors of the bundle in a folder."
+        config = _config_in(place)
+        return config, _states_in(place, config, expected)
+    config, states = read_folder(find_bundle(folder), BUNDLE, read)
+    self._take_states(states)
+    self.config.confidence_gamma = config.confidence_gamma # what these weights learned with
+    return self
 
 # %% ../../nbs/07_model/02_bundle.ipynb #54229abf
 def _preset_of(config):

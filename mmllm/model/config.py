@@ -21,6 +21,7 @@ FORMAT = 2 # of the names in a saved model; 1 had no number
 # %% ../../nbs/07_model/00_config.ipynb #05490b31
 OWN_SIZES = ( # the settings of `OwnSizes`, which `from_preset` takes too
     "name_tokens", "words", "word_tokens", "vision_own_blocks", "grid_hidden", "audio_hidden",
+    "confidence_gamma",
 )
 
 class OwnSizes(PreTrainedConfig):
@@ -32,12 +33,14 @@ class OwnSizes(PreTrainedConfig):
         vision_own_blocks: int=0,  # last blocks of the image encoder that are the bundle's own
         grid_hidden: int=1024,     # width inside the projector of images
         audio_hidden: int=512,     # width inside the projector of sounds
+        confidence_gamma: float=1., # power of the probabilities of things
         **kwargs,                  # of `PreTrainedConfig`
     ):
         super().__init__(**kwargs)
         self.name_tokens, self.word_tokens = name_tokens, word_tokens
         self.words, self.vision_own_blocks = list(words or ()), vision_own_blocks
         self.grid_hidden, self.audio_hidden = grid_hidden, audio_hidden
+        self.confidence_gamma = confidence_gamma
 
 # %% ../../nbs/07_model/00_config.ipynb #a74a85a7
 class MMConfig(OwnSizes):
@@ -99,6 +102,8 @@ def _is_square(value):
 def _is_scale(value):
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < value <= 65536
 
+def _is_gamma(value): return _is_scale(value) and value <= 1
+
 # %% ../../nbs/07_model/00_config.ipynb #conffld2
 PARTS = ("vision", "audio", "language") # the bases
 PROJECTORS = ("grid", "llava")          # of images
@@ -143,6 +148,7 @@ FIELDS = {
     "vision_own_blocks": _FEW,
     "grid_hidden": _whole(1, 65536),
     "audio_hidden": _whole(1, 65536),
+    "confidence_gamma": Field(_is_gamma, "a number above 0, at most 1"),
     "lora_r": _whole(1, 8192),
     "lora_alpha": Field(_is_scale, "a number above 0, at most 65536"),
     "vision_lora_r": _whole(0, 8192),

@@ -275,7 +275,8 @@ def image_embeddings(self:MMModel,
     features, grid = self._see(pixel_values, image_features), self.projectors["grid"]
     if "concepts" not in self.projectors: return grid(self.vision.patches(features))
     seen = self._recognise(features)
-    rows = [grid(seen.patches), self.projectors["concepts"](seen.concept_logits)]
+    concepts = self.projectors["concepts"](seen.concept_logits, self.config.confidence_gamma)
+    rows = [grid(seen.patches), concepts]
     if "names" in self.projectors:
         names = self.projectors["names"]
         rows[0] = rows[0] + names.places(pool_grid(seen.place_logits, grid.side))

@@ -169,6 +169,8 @@ class ScstStage(PhotoTuneStage):
     pairs: int = 2
     samples: int = 5     # captions that are drawn for each photo
     objects: float = 1.  # weight of named objects in the reward, beside CIDEr
+    answers: float = 2.  # weight of answers, beside captions
+    confidence_gamma: float = .2 # power of a thing's probability that the model reads from now on
     text: int = 6
 
     name = "scst"
@@ -179,19 +181,27 @@ class ScstStage(PhotoTuneStage):
     dataset_class = ScstDataset
 
 # %% ../../nbs/08_training/07_scst.ipynb #scst0030
+def _check_settings(stage):
+    if stage.samples < 2:
+        raise TrainingError(f"samples is {stage.samples}: a caption is compared with others of its "
+                            "photo, so draw 2 or more")
+    if not 0 < stage.confidence_gamma <= 1:
+        raise TrainingError(f"confidence_gamma is {stage.confidence_gamma}: choose a power above "
+                            "0, at most 1")
+
 @patch
 def prepare(self:ScstStage,
     model,         # `MMModel` as `answer` made it
     records: list, # records to learn from
 ):
-    "Weigh the words of all captions; raises `TrainingError` if a record has none."
-    if self.samples < 2:
-        raise TrainingError(f"samples is {self.samples}: a caption is compared with others of its "
-                            "photo, so draw 2 or more")
+    "Weigh the words of all captions; raises `TrainingError` if a record has none, or on settings."
+    _check_settings(self)
     PhotoTuneStage.prepare(self, model, records)
+    model.config.confidence_gamma = self.confidence_gamma
     asked = [_asked(record, CAPTION_PROMPT) for record in records]
     self.reward = CaptionReward([one["references"] for one in asked], self.objects)
 
+# %% ../../nbs/08_training/07_scst.ipynb #scst0041
 @patch
 def dataset(self:ScstStage,
     model,          # `MMModel`
@@ -242,7 +252,7 @@ def trees(self:ScstStage,
     gains = advantages(self.score(asked, texts)).tolist()
     said = [[encode(_said(record, text)) for text in some] for record, some in zip(asked, texts)]
     beside = [[encode(one) for one in dialogues] for _, *dialogues in examples]
-    of_caption, of_answer = _one_over(said), _one_over(beside)
+    of_caption, of_answer = _one_over(said), self.answers * _one_over(beside)
     return [weighted_tree(a + b, [gain * of_caption for gain in some] + [of_answer] * len(b))
             for a, b, some in zip(said, beside, gains)]
 
