@@ -119,7 +119,8 @@ def bundle_hash(
     folder: str, # a bundle
 ) -> str:        # 12 hexadecimal digits
     "What tells one trained model from another; raises what `find_bundle` raises."
-    digest, folder = hashlib.sha256(), find_bundle(folder)
+    folder = find_bundle(folder)
+    digest = hashlib.sha256(str(read_config(folder).confidence_gamma).encode())
     for file in sorted(folder.rglob("*.safetensors")):
         digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:12]

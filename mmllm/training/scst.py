@@ -170,7 +170,8 @@ class ScstStage(PhotoTuneStage):
     samples: int = 5     # captions that are drawn for each photo
     objects: float = 1.  # weight of named objects in the reward, beside CIDEr
     answers: float = 2.  # weight of answers, beside captions
-    confidence_gamma: float = .2 # power of a thing's probability that the model reads from now on
+    confidence_gamma: float = .2 # power of a thing's probability while it learns
+    reply_gamma: float = .35     # and afterwards: the higher, the less it claims
     text: int = 6
 
     name = "scst"
@@ -185,9 +186,9 @@ def _check_settings(stage):
     if stage.samples < 2:
         raise TrainingError(f"samples is {stage.samples}: a caption is compared with others of its "
                             "photo, so draw 2 or more")
-    if not 0 < stage.confidence_gamma <= 1:
-        raise TrainingError(f"confidence_gamma is {stage.confidence_gamma}: choose a power above "
-                            "0, at most 1")
+    for name in ("confidence_gamma", "reply_gamma"):
+        if 0 < getattr(stage, name) <= 1: continue
+        raise TrainingError(f"{name} is {getattr(stage, name)}: choose a power above 0, at most 1")
 
 @patch
 def prepare(self:ScstStage,
@@ -279,3 +280,13 @@ def loss(self:ScstStage,
         return -torch.tensor(self.score(asked, [[text] for text in texts]).mean())
     weights = batch["label_counts"]
     return (model(**batch)["token_losses"] * weights[weights != 0]).sum()
+
+# %% ../../nbs/08_training/07_scst.ipynb #scst0052
+@patch
+def finish(self:ScstStage,
+    model,         # `MMModel` with the best weights of the run
+    records: list, # records that were learned from
+    seed: int,     # seed of the run
+):
+    "Make it less bold than it was when it learned."
+    model.config.confidence_gamma = self.reply_gamma
