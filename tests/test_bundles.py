@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from helpers import empty, folder, link_to_nothing, refused, remove
 from mmllm.core import MMError
+from mmllm.evaluation import bundle_hash
 from mmllm.model import BundleError, MMModel, find_bundle, read_config
 
 def load(folder, **options): return MMModel.from_pretrained(folder, device="cpu", **options)
@@ -111,6 +112,11 @@ def test_tensors_of_another_model_are_refused(how, name, bundle):
 def test_tensors_without_ordinary_numbers_are_refused(how, name, bundle):
     rewritten(bundle/name, NUMBERS[how])
     with refused(BundleError): load(bundle)
+
+def test_a_bolder_bundle_has_another_hash(bundle):
+    before = bundle_hash(bundle)
+    change(bundle, confidence_gamma=.5)
+    assert bundle_hash(bundle) != before
 
 def test_nothing_is_changed_by_a_bundle_that_does_not_fit(bundle, saved, learner):
     before = {key: tensor.clone() for key, tensor in learner.projectors.state_dict().items()}

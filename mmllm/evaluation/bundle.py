@@ -118,7 +118,7 @@ def lookup_captions(
 def bundle_hash(
     folder: str, # a bundle
 ) -> str:        # 12 hexadecimal digits
-    "What tells one trained model from another; raises what `find_bundle` raises."
+    "What tells one trained model from another; raises what `read_config` raises."
     folder = find_bundle(folder)
     digest = hashlib.sha256(str(read_config(folder).confidence_gamma).encode())
     for file in sorted(folder.rglob("*.safetensors")):

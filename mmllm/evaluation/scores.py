@@ -62,7 +62,7 @@ def object_scores(
     space: EmbeddingSpace = None, # ignored
 ) -> list[Score]:                 # empty where no photo is labelled
     "Precision, recall and F1 of the objects, micro-averaged; of captions CHAIR too."
-    pairs = [(item, reply) for item, reply in zip(items, replies) if item.objects]
+    pairs = [pair for pair in zip(items, replies, strict=True) if pair[0].objects]
     if not pairs: return []
     kept, said = zip(*pairs)
     truths = [set(item.objects) for item in kept]
