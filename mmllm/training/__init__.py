@@ -9,7 +9,7 @@
 - `speech`: `listen-asr` fine-tunes Whisper's encoder on voices; `listen` teaches the audio projector to spell, then to be understood.
 - `synthetic`: Synthetic features for small data: prototypes of a thousand names and imagined scenes beside a hundred photos.
 - `small_data`: `clip`, `align` and `tune` with synthetic features beside a hundred photos: how `mmllm train` teaches `lite`.
-- `photos`: `clip`, `align`, `tune` and `answer` on photos that have captions and questions but no boxes: how the shipped `lite` model is taught.
+- `photos`: `clip`, `align`, `tune`, `answer` and `listen` on photos that have captions and questions but no boxes: how the shipped `lite` model is taught.
 - `scst`: `scst` raises what a caption is judged by: the model says several, and learns from those that are better than the others.
 - `recipes`: The stages one after the other, on the hundred photos of COCO128 or on five thousand of COCO: what `mmllm train` does.
 - `own_data`: Every stage learns from a data set that is named: pictures, conversations, speech, or a mixture of them.
@@ -53,8 +53,9 @@ from .small_data import (
 )
 from .photos import (
     PhotoAlignStage, PhotoAnswerStage, PhotoClipStage, PhotoConversationDataset, PhotoConversations,
-    PhotoTuneStage, REPEAT_PROMPTS, ViewedDataset, add_named_classes, class_questions, crop_states,
-    draw_records, draw_view, named_classes, repeat_records, start_heads,
+    PhotoListenStage, PhotoTuneStage, REPEAT_PROMPTS, ViewedDataset, add_named_classes,
+    class_questions, crop_states, draw_records, draw_view, named_classes, repeat_records,
+    start_heads,
 )
 from .scst import (
     CaptionReward, OTHER_WORDS, ScstDataset, ScstStage, advantages, object_f1, reword,
@@ -154,6 +155,7 @@ __all__ = [
     "PhotoClipStage",
     "PhotoConversationDataset",
     "PhotoConversations",
+    "PhotoListenStage",
     "PhotoTuneStage",
     "REPEAT_PROMPTS",
     "ViewedDataset",

@@ -37,7 +37,7 @@ from mmllm.training.small_data import (
     SyntheticAlignStage, SyntheticClipStage, SyntheticTuneStage, add_views,
 )
 from mmllm.training.photos import (
-    PhotoAlignStage, PhotoAnswerStage, PhotoClipStage, PhotoTuneStage,
+    PhotoAlignStage, PhotoAnswerStage, PhotoClipStage, PhotoListenStage, PhotoTuneStage,
 )
 from .scst import ScstStage
 
@@ -117,7 +117,8 @@ def records(self:Coco128Recipe,
 
 # %% ../../nbs/08_training/08_recipes.ipynb #many0002
 PHOTO_STAGES = {"clip": PhotoClipStage, "align": PhotoAlignStage,
-                "tune": PhotoTuneStage, "answer": PhotoAnswerStage, "scst": ScstStage}
+                "tune": PhotoTuneStage, "answer": PhotoAnswerStage, "scst": ScstStage,
+                "listen": PhotoListenStage}
 
 @dataclass(frozen=True)
 class Coco6kRecipe:
@@ -168,8 +169,8 @@ def model(self:Coco6kRecipe,
 
 # %% ../../nbs/08_training/08_recipes.ipynb #many0033
 def _few(records):
-    "COCO128's photos, and one of 96 others."
-    return [*records[:100], *records[100::96]]
+    "COCO128's photos, and one of eight others."
+    return [*records[:100], *records[100::8]]
 
 def _half_precision(model):
     def features(pixel_values):

@@ -20,7 +20,7 @@ from ..data.conversations import QUESTION_SUFFIX, load_scenes, make_record, mess
 from ..data.datasets import PlannedDataset, epoch_order
 from ..data.forms import REPEAT
 from ..data.speech import photo_sentences, random_utterances, speak
-from ..audio.whisper import encode_mel, log_mel
+from ..audio.whisper import count_frames, encode_mel, log_mel
 from ..language import encode_text
 from ..model.processor import EncodedAudio
 from ..model.model import autocast
@@ -191,13 +191,15 @@ def encode_sentences(
     batch_size: int = 32, # sentences at a time
 ) -> list:                # (T, D) float16 states of each
     "What Whisper's encoder makes of sentences that eSpeak NG reads."
-    waves = speak(random_utterances(texts, seed))
+    encoder, waves = model.audio_encoder.load(), speak(random_utterances(texts, seed))
+    frames = [count_frames(wave, encoder.processor) for wave in waves]
+    width = encoder.whisper.config.d_model
+    states = torch.empty(sum(frames), width, dtype=torch.half).split(frames)
     order = sorted(range(len(waves)), key=lambda i: len(waves[i])) # neighbours of one length
-    states = [None] * len(texts)
     for batch in tqdm(list(chunked(order, batch_size)), "listening"):
-        for i, made in zip(batch, model.audio_encoder.encode([waves[i] for i in batch])):
-            states[i] = made.half().cpu()
-    return states
+        encoded = encoder.encode([waves[i] for i in batch])
+        for i, made in zip(batch, encoded): states[i].copy_(made)
+    return list(states)
 
 # %% ../../nbs/08_training/03_speech.ipynb #b279e88b
 def spoken_pair(
@@ -224,26 +226,32 @@ class SpokenDataset(PlannedDataset):
         epochs: int = 1,              # passes over them
         distillation_epochs: int = 1, # how many of the last epochs have dialogues
         seed: int = 0,                # seed of voices and order
+        batch_size: int = 1,          # sentences that learn together
+        dialogues_every: int = 1,     # in those epochs one batch of so many has dialogues
     ):
         self.texts, self.asked, states = texts, asked, encode_sentences(model, texts, seed)
         index = {int(token): i for i, token in enumerate(vocabulary, 1)} # 0 is CTC's blank
         ids = [encode_text(model.processor.tokenizer, text) for text in texts]
         self.targets = [[index[i] for i in row if i in index] for row in ids]
         order = epoch_order(len(texts), epochs, seed, 7000)
-        late = len(texts) * (epochs - distillation_epochs)
-        plan = [partial(self.draw, states[i], i, at >= late) for at, i in enumerate(order)]
+        late, every = len(texts) * (epochs - distillation_epochs), batch_size * dialogues_every
+        plan = [partial(self.draw, states[i], i, at >= late and at % every < batch_size)
+                for at, i in enumerate(order)]
         super().__init__(plan, None, seed)
 
-    def draw(self,
-        states: Tensor, # (T, D) Whisper's states
-        i: int,         # number of the sentence
-        dialogue: bool, # with a dialogue?
-        rng,            # numpy `Generator`; not used
-    ) -> dict:          # `sound`, `targets`, `pair`, `dialogue`
-        "One sentence."
-        sound, text = EncodedAudio(states), self.texts[i]
-        pair = spoken_pair(sound, text, self.asked.get(text))
-        return dict(sound=sound, targets=self.targets[i], dialogue=dialogue, pair=pair)
+# %% ../../nbs/08_training/03_speech.ipynb #spokdr01
+@patch
+def draw(self:SpokenDataset,
+    states: Tensor, # (T, D) Whisper's states
+    i: int,         # number of the sentence
+    dialogue: bool, # with a dialogue?
+    rng,            # numpy `Generator`; not used
+) -> dict:          # `sound`, `targets`, `pair`, `dialogue`, `is_question`
+    "One sentence."
+    sound, text = EncodedAudio(states), self.texts[i]
+    asked = self.asked.get(text)
+    return dict(sound=sound, targets=self.targets[i], dialogue=dialogue,
+                pair=spoken_pair(sound, text, asked), is_question=asked is not None)
 
 # %% ../../nbs/08_training/03_speech.ipynb #e61191b6
 def can_be_spelled(
@@ -302,7 +310,9 @@ class ListenStage(Stage):
     patience: int = 10
     scene_sentences: int = 1000  # sentences about scenes, read beside those about the photos
     distillation_epochs: int = 1 # of the last epochs, how many with dialogues
+    dialogues_every: int = 1     # in those epochs one batch of so many has dialogues
     dialogues: int = 8           # dialogues in a batch
+    repeats: int = None          # of them at most so many that repeat a sentence; None: any number
 
     name = "listen"
     trainable = r"projectors\.audio"
@@ -348,7 +358,19 @@ def dataset(self:ListenStage,
     ids = [encode_text(model.processor.tokenizer, text) for text in texts]
     self.vocabulary = torch.tensor(sorted({i for row in ids for i in row}))
     return SpokenDataset(model, texts, asked, self.vocabulary, self.epochs,
-                         self.distillation_epochs, seed)
+                         self.distillation_epochs, seed, self.batch_size, self.dialogues_every)
+
+# %% ../../nbs/08_training/03_speech.ipynb #choose01
+@patch
+def choose_dialogues(self:ListenStage,
+    examples: list, # sentences of the dataset
+) -> list:          # some of them
+    "The first few; where `repeats` limits those that only repeat a sentence, questions first."
+    if self.repeats is None: return examples[:self.dialogues]
+    questions = [one for one in examples if one["is_question"]]
+    others = [one for one in examples if not one["is_question"]]
+    repeats = min(self.repeats, len(others))
+    return questions[:self.dialogues - repeats] + others[:repeats]
 
 # %% ../../nbs/08_training/03_speech.ipynb #a67ec31d
 @patch
@@ -362,7 +384,7 @@ def collate(self:ListenStage,
              "targets": torch.tensor([i for row in targets for i in row]),
              "target_lengths": torch.tensor([len(row) for row in targets])}
     if not any(example["dialogue"] for example in examples): return batch
-    pairs = [example["pair"] for example in examples[:self.dialogues]]
+    pairs = [example["pair"] for example in self.choose_dialogues(examples)]
     for name, talks in zip(("spoken", "typed"), zip(*pairs)):
         batch[name] = dict(processor(list(talks), add_generation_prompt=False))
     return batch
