@@ -179,7 +179,10 @@ def broken_links(folder=DOCS):
 def build():
     "Process, prepare, render, check; exits with a sentence for each fault."
     from nbdev.serve import proc_nbs
+    from traitlets import traitlets
     from transformers import trainer
+    from typing_extensions import Self
+    traitlets.Self = Self # Python 3.11.2 looks a widget's signature up in `__new__`, which names it for type checkers only
     if not hasattr(trainer, "datasets"): # Trainer's signature names an optional package, which nbdev looks up
         trainer.datasets = SimpleNamespace(Dataset=object)
     os.chdir(ROOT)
