@@ -369,7 +369,7 @@ def choose_dialogues(self:ListenStage,
     if self.repeats is None: return examples[:self.dialogues]
     questions = [one for one in examples if one["is_question"]]
     others = [one for one in examples if not one["is_question"]]
-    repeats = min(self.repeats, len(others))
+    repeats = min(self.repeats, self.dialogues, len(others))
     return questions[:self.dialogues - repeats] + others[:repeats]
 
 # %% ../../nbs/08_training/03_speech.ipynb #a67ec31d
